@@ -1,0 +1,68 @@
+"""One error type per cause. Every message names the file or key at fault and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class DinoNoiseError(Exception):
+    """Base of all errors a user can mend; the command line prints it without a traceback."""
+
+
+class ConfigError(DinoNoiseError, ValueError):
+    """A config section holds an unknown key, a wrong type, or values that contradict each other."""
+
+
+class NoiseNameError(DinoNoiseError, ValueError):
+    """A noise name such as ``gauss255`` cannot be parsed."""
+
+
+class DatasetStringError(DinoNoiseError, ValueError):
+    """A dataset string such as ``ImageNet:split=TRAIN:root=R`` cannot be parsed."""
+
+
+class MissingFolderError(DinoNoiseError, FileNotFoundError):
+    """An input folder or file does not exist, or holds no images."""
+
+
+class MetadataError(DinoNoiseError, ValueError):
+    """ImageNet-style metadata are missing or do not belong to the images."""
+
+
+class ImageError(DinoNoiseError, ValueError):
+    """An image cannot be read: truncated, not an image, or of an unusable size."""
+
+    def __init__(self, path: Path | str, cause: object) -> None:
+        super().__init__(f"cannot use image {path}: {cause}")
+        self.path = Path(path)
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Path, str]]:
+        return type(self), (self.path, str(self.cause))
+
+
+class PairError(DinoNoiseError, ValueError):
+    """The denoised folder does not pair with the noisy one."""
+
+    @classmethod
+    def missing(cls, denoised_root: Path | str, missing: Sequence[str], total: int) -> PairError:
+        """``missing``: relative paths without a denoised twin, in order; the first five are named."""
+        shown = "".join(f"\n  {name}" for name in missing[:5])
+        more = f"\n  … and {len(missing) - 5} more" if len(missing) > 5 else ""
+        return cls(
+            f"{len(missing)} of {total} images have no denoised twin under {denoised_root}:{shown}{more}\n"
+            "Run `dinov2-noise denoise apply` again with the same folders: it continues where it stopped."
+        )
+
+
+class CheckpointError(DinoNoiseError, ValueError):
+    """Weights belong to another architecture, or a checkpoint file cannot be read."""
+
+
+class OutputFolderError(DinoNoiseError, FileExistsError):
+    """The output folder already holds other results."""
+
+
+class PluginError(DinoNoiseError, RuntimeError):
+    """The plug-in is not active where it must be, or does not fit this version of DINOv2."""

@@ -1,0 +1,149 @@
+"""What every command that writes a folder shares: atomic files, listings, and a manifest that allows to resume.
+
+A folder written by us holds ``manifest.json``: which command wrote it, with which parameters, and whether it is complete.
+A second run with the same parameters continues; one with others is refused, so that two results never mix in one folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dinov2_noise import __version__
+from dinov2_noise.errors import MissingFolderError, OutputFolderError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+MANIFEST_NAME = "manifest.json"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it takes the final name only if the block succeeds.
+
+    The temporary name keeps the suffix (encoders look at it) and starts with a dot (listings skip it).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` as indented JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def list_images(root: Path, *, what: str = "image folder") -> list[str]:
+    """Relative POSIX paths of all images below ``root``, sorted; hidden files and folders are skipped.
+
+    Raises:
+        MissingFolderError: ``root`` does not exist, is not a folder, or holds no image.
+    """
+    if not root.is_dir():
+        raise MissingFolderError(f"{what} {root} does not exist: check the path")
+    found = sorted(_walk(root, ""))
+    if not found:
+        raise MissingFolderError(
+            f"{what} {root} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}, in all folders below it)"
+        )
+    return found
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                yield prefix + entry.name
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """A folder that one command, with one set of parameters, writes and may continue.
+
+    ``parameters`` hold all that decides the content (source, noise, seed, weights' hash, …) and nothing else.
+    """
+
+    path: Path
+    command: str
+    parameters: Mapping[str, Any]
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.path / MANIFEST_NAME
+
+    def open(self) -> None:
+        """Create the folder, or check that it is ours to continue.
+
+        Raises:
+            OutputFolderError: it holds files of another command, other parameters, or no manifest at all.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputFolderError(f"output {self.path} is a file: choose another output folder")
+        if self.manifest_path.exists():
+            self._check_same_job(read_manifest(self.path))
+            return
+        if self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+            raise OutputFolderError(
+                f"output folder {self.path} is not empty and was not written by `dinov2-noise {self.command}`: "
+                "choose an empty or new folder"
+            )
+        self._write(complete=False, facts={})
+
+    def close(self, **facts: Any) -> None:
+        """Mark the folder complete; ``facts`` (counts, hashes, …) are kept beside the parameters."""
+        self._write(complete=True, facts=facts)
+
+    def _write(self, *, complete: bool, facts: Mapping[str, Any]) -> None:
+        write_json(
+            self.manifest_path,
+            {
+                "command": self.command,
+                "parameters": dict(self.parameters),
+                "complete": complete,
+                "version": __version__,
+                **facts,
+            },
+        )
+
+    def _check_same_job(self, manifest: Mapping[str, Any]) -> None:
+        if manifest.get("command") != self.command:
+            raise OutputFolderError(
+                f"output folder {self.path} was written by `dinov2-noise {manifest.get('command')}`: choose another folder"
+            )
+        theirs, ours = manifest.get("parameters", {}), json.loads(json.dumps(dict(self.parameters)))
+        differing = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+        if differing:
+            rows = "".join(f"\n  {key}: there {theirs.get(key)!r}, now {ours.get(key)!r}" for key in differing)
+            raise OutputFolderError(
+                f"output folder {self.path} already holds other results:{rows}\n"
+                "Choose another folder, or delete that one if its content is no longer needed."
+            )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder written by us.
+
+    Raises:
+        OutputFolderError: there is none, or it is not readable.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise OutputFolderError(f"cannot read the manifest {path}: {cause}") from cause
+    if not isinstance(content, dict):
+        raise OutputFolderError(f"the manifest {path} is not a JSON object")
+    return content
