@@ -1,0 +1,180 @@
+"""The command ``dinov2-noise``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dinov2_noise.errors import DinoNoiseError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Noise-robust self-supervised pretraining, as a plug-in for DINOv2.",
+)
+denoise_app = typer.Typer(no_args_is_help=True, help="Train a self-supervised denoiser on noisy images, and apply it.")
+app.add_typer(denoise_app, name="denoise")
+console = Console()
+
+Workers = Annotated[Optional[int], typer.Option(help="Processes; by default one per core.")]
+
+
+@app.command()
+def patch(
+    path: Annotated[Optional[Path], typer.Argument(help="A DINOv2 checkout; by default the importable dinov2.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only tell whether the patch is there (exit status 1 if not).")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Take the patch out.")] = False,
+) -> None:
+    """Let a DINOv2 checkout load its plug-ins (12 lines at the end of dinov2/__init__.py)."""
+    from dinov2_noise import patching
+
+    init = patching.find_init(path)
+    if check:
+        patched = patching.is_patched(init)
+        print(f"{init}: {'patched' if patched else 'not patched'}")
+        raise typer.Exit(0 if patched else 1)
+    if reverse:
+        print(f"{init}: {'patch removed' if patching.reverse(init) else 'was not patched'}")
+    else:
+        print(f"{init}: {'patched' if patching.patch(init) else 'was patched already'}")
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what holds on this machine; exit status 1 if something stands in the way."""
+    from dinov2_noise.doctor import examine
+
+    findings = examine()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for finding in findings:
+        table.add_row(finding.name, finding.value, "" if finding.good else f"✗ {finding.remedy}")
+    console.print(table)
+    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
+
+
+@app.command()
+def configs() -> None:
+    """List the training configs that come with the package."""
+    from dinov2_noise.configs import shipped
+
+    table = Table("config", "what it is", box=None, pad_edge=False)
+    for path in shipped().values():
+        first_line = path.read_text(encoding="utf-8").splitlines()[0]
+        table.add_row(f"dinov2_noise/configs/{path.name}", first_line.lstrip("# "))
+    console.print(table)
+
+
+@app.command()
+def index(
+    root: Annotated[Path, typer.Argument(help="Folder with train/<class>/… and val/<class>/….")],
+    extra: Annotated[Optional[Path], typer.Option(help="Where the metadata go; by default ROOT-extra.")] = None,
+) -> None:
+    """Write the ImageNet-style metadata that dataset strings need."""
+    from dinov2_noise.data import build_index
+
+    for split, count in build_index(root, extra).items():
+        print(f"{split}: {count} images")
+
+
+@app.command()
+def add_noise(
+    source: Annotated[Path, typer.Argument(help="Folder of clean images, any depth.")],
+    destination: Annotated[Path, typer.Argument(help="New folder for the noisy images (PNG).")],
+    noise: Annotated[str, typer.Option(help="For example gauss255, shot1, speckle0.4.")],
+    seed: Annotated[int, typer.Option(help="Base seed; 42 gives the published images.")] = 42,
+    workers: Workers = None,
+) -> None:
+    """Add one fixed noise realisation to every image of a folder."""
+    from dinov2_noise.noise import add_noise as run
+
+    count = run(source, destination, noise=noise, base_seed=seed, workers=workers)
+    print(f"{destination}: {count} images written")
+
+
+@denoise_app.command("train")
+def denoise_train(
+    noisy: Annotated[Path, typer.Argument(help="Folder of noisy images; no clean image is read.")],
+    output: Annotated[Path, typer.Argument(help="New folder for weights, config and loss log.")],
+    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 100,
+    steps: Annotated[Optional[int], typer.Option(help="Optimizer steps, instead of --epochs.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
+    crop: Annotated[int, typer.Option(help="Side of the random crops in pixels, a multiple of 64.")] = 256,
+    lr: Annotated[float, typer.Option(help="Initial learning rate.")] = 3e-4,
+    n_feature: Annotated[int, typer.Option(help="Width of the network.")] = 48,
+    residual: Annotated[bool, typer.Option("--residual", help="Predict the noise instead of the image: starts faster.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
+) -> None:
+    """Train Neighbor2Neighbor on noisy images alone. The defaults are the published ones."""
+    from dinov2_noise.denoise import train_denoiser
+
+    weights = train_denoiser(
+        noisy,
+        output,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        crop_px=crop,
+        learning_rate=lr,
+        n_feature=n_feature,
+        residual=residual,
+        seed=seed,
+    )
+    print(f"weights: {weights}")
+
+
+@denoise_app.command("apply")
+def denoise_apply(
+    noisy: Annotated[Path, typer.Argument(help="Folder of noisy images.")],
+    destination: Annotated[Path, typer.Argument(help="New folder for the denoised images (PNG).")],
+    weights: Annotated[Path, typer.Option(help="denoiser.pth of `denoise train`, or published weights.")],
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 16,
+) -> None:
+    """Denoise every image of a folder."""
+    from dinov2_noise.denoise import apply_denoiser
+
+    count = apply_denoiser(noisy, destination, weights=weights, batch_size=batch_size)
+    print(f"{destination}: {count} images written")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def train(
+    context: typer.Context,
+    config: Annotated[str, typer.Argument(help="A config file, or the name of a shipped one.")],
+    output: Annotated[Path, typer.Option(help="Output folder of the run.")],
+    gpus: Annotated[int, typer.Option(help="Processes on this machine, one per GPU (CPU processes where there is none).")] = 1,
+    no_resume: Annotated[bool, typer.Option("--no-resume", help="Start afresh even if OUTPUT holds checkpoints.")] = False,
+) -> None:
+    """Start upstream's training on this machine, without SLURM; append key=value to change the config."""
+    from dinov2_noise.launch import train_command
+    from dinov2_noise.launch import run as launch
+
+    launch(train_command(config, output, context.args, processes=gpus, resume=not no_resume))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Argument(help="Output folder; an interrupted demo continues there.")] = Path("demo-output"),
+) -> None:
+    """Run the whole path on photographs inside the scikit-image wheel and write a report."""
+    from dinov2_noise.demo.run import run_demo
+
+    run_demo(output)
+
+
+def main() -> None:
+    """Entry point: known errors are printed without a traceback, with exit status 1."""
+    try:
+        app()
+    except DinoNoiseError as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: start the same command again to continue", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,34 @@
+"""Data: decoding, metadata of labelled folders, dataset strings, and the datasets behind them."""
+
+from dinov2_noise.data.datasets import DrawLike, NoisyImageFolder, NoisyImageNet, PairedImages, ViewLoader
+from dinov2_noise.data.decode import image_size, load_rgb
+from dinov2_noise.data.index import build_index, default_extra
+from dinov2_noise.data.pairs import PairedSource, check_pairs
+from dinov2_noise.data.strings import (
+    DATASETS,
+    DatasetKind,
+    DatasetSpec,
+    make,
+    parse_dataset_string,
+    register_dataset,
+)
+
+__all__ = [
+    "DATASETS",
+    "DatasetKind",
+    "DatasetSpec",
+    "DrawLike",
+    "NoisyImageFolder",
+    "NoisyImageNet",
+    "PairedImages",
+    "PairedSource",
+    "ViewLoader",
+    "build_index",
+    "check_pairs",
+    "default_extra",
+    "image_size",
+    "load_rgb",
+    "make",
+    "parse_dataset_string",
+    "register_dataset",
+]

@@ -1,0 +1,91 @@
+"""``dinov2.data.loaders``: our datasets behind upstream's dataset strings, and the curriculum's sampler.
+
+Replaced: `make_dataset` for the names registered in `dinov2_noise.data`, and `_make_sampler` for a dataset with a curriculum (upstream
+hands the iteration to resume at over as ``seed``). Read against lines 47-109 and 112-214.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+from dinov2_noise import data
+from dinov2_noise.augment.views import StagedViews
+from dinov2_noise.curriculum import CurriculumSampler
+from dinov2_noise.errors import ConfigError
+from dinov2_noise.upstream import runtime
+from dinov2_noise.upstream.signatures import expect_signature
+
+logger = logging.getLogger("dinov2")
+
+
+def attach(module: Any | ModuleType) -> None:
+    _replace_make_dataset(module)
+    _replace_make_sampler(module)
+
+
+def _replace_make_dataset(module: Any) -> None:
+    original = expect_signature(
+        module, "make_dataset", lambda *, dataset_str, transform=None, target_transform=None: None
+    )
+
+    @wraps(original)
+    def make_dataset(*, dataset_str: str, transform: Any = None, target_transform: Any = None) -> Any:
+        if dataset_str.split(":")[0] not in data.DATASETS:
+            return original(dataset_str=dataset_str, transform=transform, target_transform=target_transform)
+        logger.info('using dataset: "%s"', dataset_str)
+        dataset = data.make(dataset_str, transform, target_transform)
+        logger.info("# of dataset samples: %s", f"{len(dataset):,d}")
+        run = runtime.current()
+        if run is not None and getattr(transform, "takes_views", False):
+            _require_denoised(dataset_str, run)
+            dataset.view_loader = StagedViews(run.curriculum, run.seed)
+        return dataset
+
+    module.make_dataset = make_dataset
+
+
+def _require_denoised(dataset_str: str, run: runtime.Run) -> None:
+    if run.curriculum.needs_denoised and data.parse_dataset_string(dataset_str).denoised is None:
+        raise ConfigError(
+            "the curriculum has a stage that reads denoised images, but train.dataset_path names none: append "
+            f"`:denoised=FOLDER` to {dataset_str!r} (made by `dinov2-noise denoise apply`)"
+        )
+
+
+def _replace_make_sampler(module: Any) -> None:
+    original = expect_signature(
+        module, "_make_sampler", lambda *, dataset, type=None, shuffle=False, seed=0, size=-1, advance=0: None
+    )
+
+    @wraps(original)
+    def _make_sampler(*, dataset: Any, seed: int = 0, **options: Any) -> Any:
+        run = runtime.current()
+        if run is None or getattr(dataset, "view_loader", None) is None:
+            return original(dataset=dataset, seed=seed, **options)
+        logger.info("sampler: curriculum, from iteration %d", seed)
+        return CurriculumSampler(
+            sample_count=len(dataset),
+            batch_size=run.cfg.train.batch_size_per_gpu,
+            curriculum=run.curriculum,
+            seed=run.seed,
+            start_iteration=seed,
+            rank=module_rank(),
+            world_size=module_world_size(),
+        )
+
+    module._make_sampler = _make_sampler
+
+
+def module_rank() -> int:
+    import dinov2.distributed as distributed
+
+    return int(distributed.get_global_rank())
+
+
+def module_world_size() -> int:
+    import dinov2.distributed as distributed
+
+    return int(distributed.get_global_size())

@@ -1,0 +1,109 @@
+"""What the seams of one process share: the run that upstream's `setup` has just configured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from dinov2_noise.curriculum import Curriculum, CurriculumConfig, ScheduleSettings, StagedSchedules, staged_schedules
+from dinov2_noise.errors import PluginError
+
+
+@dataclass
+class Run:
+    """A run with a curriculum.
+
+    Attributes:
+        cfg: upstream's merged config; upstream goes on changing it (it sets ``optim.lr``), so schedules are built when first asked for.
+        config: our section of it.
+        curriculum: the same, in iterations.
+        optimizer: upstream's optimizer, known once its checkpointer has been built.
+    """
+
+    cfg: Any
+    config: CurriculumConfig
+    curriculum: Curriculum
+    optimizer: torch.optim.Optimizer | None = None
+    _schedules_handed_out: int = field(default=0, init=False)
+
+    @property
+    def seed(self) -> int:
+        return int(self.cfg.train.seed)
+
+    @cached_property
+    def schedules(self) -> StagedSchedules:
+        return staged_schedules(ScheduleSettings.from_config(self.cfg), self.config)
+
+    def next_schedule(self, asked: dict[str, Any]) -> np.ndarray:
+        """The staged form of the schedule that upstream's `build_schedulers` asks for.
+
+        It asks for five in a fixed order; each request is compared with what that order means, so that another order is an error.
+
+        Raises:
+            PluginError: upstream asks for something else than expected.
+        """
+        name, expected = self._expected()[self._schedules_handed_out % 5]
+        differing = {key for key in {*asked, *expected} if asked.get(key) != expected.get(key)}
+        if differing:
+            raise PluginError(
+                f"upstream's build_schedulers asks for another {name} schedule than dinov2-noise was written for: "
+                f"found {asked}, written for {expected}"
+            )
+        self._schedules_handed_out += 1
+        schedule: np.ndarray = getattr(self.schedules, name)
+        return schedule.copy()
+
+    def _expected(self) -> list[tuple[str, dict[str, Any]]]:
+        cfg, length = self.cfg, self.cfg.train.OFFICIAL_EPOCH_LENGTH
+        total = cfg.optim.epochs * length
+        learning_rate = {
+            "base_value": cfg.optim.lr,
+            "final_value": cfg.optim.min_lr,
+            "total_iters": total,
+            "warmup_iters": cfg.optim.warmup_epochs * length,
+            "start_warmup_value": 0,
+        }
+        weight_decay = {
+            "base_value": cfg.optim.weight_decay,
+            "final_value": cfg.optim.weight_decay_end,
+            "total_iters": total,
+        }
+        momentum = {
+            "base_value": cfg.teacher.momentum_teacher,
+            "final_value": cfg.teacher.final_momentum_teacher,
+            "total_iters": total,
+        }
+        warmup = cfg.teacher.warmup_teacher_temp_epochs * length
+        teacher_temp = {
+            "base_value": cfg.teacher.teacher_temp,
+            "final_value": cfg.teacher.teacher_temp,
+            "total_iters": warmup,
+            "warmup_iters": warmup,
+            "start_warmup_value": cfg.teacher.warmup_teacher_temp,
+        }
+        return [
+            ("lr", learning_rate),
+            ("weight_decay", weight_decay),
+            ("momentum", momentum),
+            ("teacher_temp", teacher_temp),
+            ("last_layer_lr", learning_rate),
+        ]
+
+
+_current: Run | None = None
+
+
+def start(run: Run | None) -> None:
+    """Make ``run`` the one that the seams serve; None for a config without our sections."""
+    global _current
+    _current = run
+
+
+def current() -> Run | None:
+    """The run of this process, or None when upstream runs as it is."""
+    return _current

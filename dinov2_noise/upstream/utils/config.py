@@ -1,0 +1,73 @@
+"""``dinov2.utils.config``: read our sections, strictly, as soon as upstream has merged its config.
+
+Replaced: `get_cfg_from_args`. Without our sections the merged config is upstream's, except for the precision on a CPU. Read against
+lines 38-44 and 63-72.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from dinov2_noise.configs import GUARD, register_guard, resolve_config_file
+from dinov2_noise.curriculum import build, parse_curriculum
+from dinov2_noise.upstream import runtime
+from dinov2_noise.upstream.signatures import expect_signature
+from dinov2_noise.upstream.utils import strict
+
+logger = logging.getLogger("dinov2")
+
+
+def attach(module: Any | ModuleType) -> None:
+    original = expect_signature(module, "get_cfg_from_args", lambda args: None)
+
+    @wraps(original)
+    def get_cfg_from_args(args: Any) -> Any:
+        register_guard()
+        args.config_file = resolve_config_file(args.config_file)
+        cfg = original(args)
+        prepare(cfg, args, module.dinov2_default_config)
+        return cfg
+
+    module.get_cfg_from_args = get_cfg_from_args
+
+
+def prepare(cfg: Any, args: Any, upstream_defaults: Any) -> None:
+    """Check ``cfg``, fit it to the device, and start the `runtime.Run` it describes.
+
+    Raises:
+        ConfigError: our sections, or any key of a config that uses them, are wrong.
+        OutputFolderError: training into a folder that holds the checkpoints of another config.
+    """
+    run = None
+    if "curriculum" in cfg or _is_guarded(cfg):
+        strict.check_keys(cfg, upstream_defaults)
+        if hasattr(args, "eval_only"):  # only the training script has this option
+            strict.check_output_folder(cfg)
+    if cfg.get("curriculum") is not None:
+        config = parse_curriculum(cfg.curriculum, total_epochs=cfg.optim.epochs)
+        run = runtime.Run(cfg, config, build(config, cfg.train.OFFICIAL_EPOCH_LENGTH))
+        logger.info("dinov2-noise: curriculum of %d stages", len(config.stages))
+    runtime.start(run)
+    if not torch.cuda.is_available():
+        _use_fp32(cfg)
+
+
+def _is_guarded(cfg: Any) -> bool:
+    raw = OmegaConf.to_container(cfg.optim, resolve=False)
+    return isinstance(raw, dict) and f"${{{GUARD}:" in str(raw.get("scaling_rule"))
+
+
+def _use_fp32(cfg: Any) -> None:
+    """Half precision is for GPUs: PyTorch's CPU kernels are slow or missing in it."""
+    for role in ("teacher", "student"):
+        for part in cfg.compute_precision[role].values():
+            for key in ("param_dtype", "reduce_dtype", "buffer_dtype"):
+                part.mixed_precision[key] = "fp32"
+    cfg.compute_precision.grad_scaler = False
+    logger.info("dinov2-noise: no CUDA device, computing in fp32 on the CPU")
