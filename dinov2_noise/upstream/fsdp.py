@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from fvcore.common.checkpoint import Checkpointer
@@ -81,7 +82,20 @@ class _ReadOnlyPathManager(PathManager):
         return
 
 
-_FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+def _whole() -> StateDictOptions:
+    """Unsharded state; moved to the CPU from GPUs only (moving what is there already crashes FSDP)."""
+    return StateDictOptions(full_state_dict=True, cpu_offload=torch.cuda.is_available())
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars (upstream's schedules put them into the optimizer) as Python numbers, which `torch.load` trusts."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _plain(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_plain(child) for child in value]
+    return value
 
 
 class _FullOptimizer:
@@ -91,12 +105,11 @@ class _FullOptimizer:
         self.model, self.optimizer = model, optimizer
 
     def state_dict(self) -> dict[str, Any]:
-        return get_optimizer_state_dict(self.model, self.optimizer, options=_FULL)
+        state: dict[str, Any] = _plain(get_optimizer_state_dict(self.model, self.optimizer, options=_whole()))
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        set_optimizer_state_dict(
-            self.model, self.optimizer, state, options=StateDictOptions(full_state_dict=True)
-        )
+        set_optimizer_state_dict(self.model, self.optimizer, state, options=_whole())
 
 
 def _replace_checkpointer(module: Any) -> None:
@@ -120,7 +133,7 @@ def _replace_checkpointer(module: Any) -> None:
         def save(self, name: str, **extra: Any) -> None:
             if not self.save_dir or not self.save_to_disk:
                 return
-            data = {"model": get_model_state_dict(self.model, options=_FULL)}
+            data = {"model": get_model_state_dict(self.model, options=_whole())}
             data.update({key: part.state_dict() for key, part in self.checkpointables.items()})
             if dist.get_rank() == 0:
                 _write(data | extra, Path(self.save_dir) / f"{name}.pth")
@@ -133,8 +146,8 @@ def _replace_checkpointer(module: Any) -> None:
 
         def _load_model(self, checkpoint: dict[str, Any]) -> None:
             weights = checkpoint.pop("model")
-            _require_same_model(weights, get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True)))
-            set_model_state_dict(self.model, weights, options=StateDictOptions(full_state_dict=True))
+            _require_same_model(weights, get_model_state_dict(self.model, options=_whole()))
+            set_model_state_dict(self.model, weights, options=_whole())
 
         has_checkpoint = Checkpointer.has_checkpoint
         get_checkpoint_file = Checkpointer.get_checkpoint_file

@@ -1,0 +1,52 @@
+"""The crops of one sample as the model sees them, made by upstream's own data pipeline, as images a person can look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from dinov2_noise import data
+from dinov2_noise.augment.views import StagedViews
+from dinov2_noise.configs import register_guard
+from dinov2_noise.curriculum import Draw, build, parse_curriculum
+
+# Of upstream's normalisation (dinov2/data/transforms.py).
+_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+def crops(config_file: Path, *, index: int, stage: int, number: int = 0) -> Mapping[str, list[Image.Image]]:
+    """Crops of training sample ``index`` in ``stage``, for the sample number ``number`` of the run.
+
+    Returns:
+        ``global_crops``, ``local_crops`` and, in an anchored stage, ``global_crops_anchor``.
+    """
+    from dinov2.configs import dinov2_default_config
+    from dinov2.data.augmentations import DataAugmentationDINO
+
+    register_guard()
+    cfg: Any = OmegaConf.merge(dinov2_default_config, OmegaConf.load(config_file))
+    config = parse_curriculum(cfg.curriculum, total_epochs=cfg.optim.epochs)
+    transform = DataAugmentationDINO(
+        cfg.crops.global_crops_scale,
+        cfg.crops.local_crops_scale,
+        cfg.crops.local_crops_number,
+        global_crops_size=cfg.crops.global_crops_size,
+        local_crops_size=cfg.crops.local_crops_size,
+    )
+    views = StagedViews(build(config, cfg.train.OFFICIAL_EPOCH_LENGTH), cfg.train.seed)
+    sample = views(data.make(cfg.train.dataset_path, transform, None), Draw(index, stage, number))
+    names = ("global_crops", "local_crops", "global_crops_anchor")
+    return {name: [_to_image(crop) for crop in sample[name]] for name in names if name in sample}
+
+
+def _to_image(crop: torch.Tensor) -> Image.Image:
+    """(3, H, W), normalised → RGB image."""
+    pixels = ((crop * _STD + _MEAN).clamp(0, 1) * 255).round().byte()
+    return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
