@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers import SmallSet
+from PIL import Image, ImageFilter
 
 from dinov2_noise import patching
-
-_LAUNCHER_VARIABLES = ("MASTER_", "RANK", "WORLD_SIZE", "LOCAL_", "SLURM_", "SUBMITIT_")
-
-
-def clean_environment(*python_path: Path) -> dict[str, str]:
-    """This process's environment without a launcher's variables, one thread, ``python_path`` first."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(_LAUNCHER_VARIABLES)}
-    paths = [str(path) for path in python_path] + environment.get("PYTHONPATH", "").split(os.pathsep)
-    return environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-
-
-def run_python(*arguments: str, path: tuple[Path, ...] = (), cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """``python <arguments>`` in a fresh process; output is captured, the status is not checked."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=clean_environment(*path),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
+from dinov2_noise.data import build_index
+from dinov2_noise.files import list_images
+from dinov2_noise.noise import add_noise
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of upstream's own code need a patched dinov2; `make test` provides one."""
@@ -63,19 +41,22 @@ def copy_of_upstream(tmp_path: Path) -> Callable[[bool], Path]:
 
 
 @pytest.fixture(scope="session")
-def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root with 5 classes x 4 training and 2 validation images of 48 px, and its metadata beside it (``<root>-extra``)."""
-    from dinov2_noise.data import build_index
-
-    root = tmp_path_factory.mktemp("data") / "small"
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> SmallSet:
+    """5 classes x 4 training and 2 validation JPEGs of 64 px under ImageNet's names, noisy (gauss100) and blurred again."""
+    root = tmp_path_factory.mktemp("small-set")
+    small = SmallSet(root / "clean", root / "noisy", root / "denoised")
     rng = np.random.default_rng(0)
-    for split, count in (("train", 4), ("val", 2)):
-        for label in range(5):
-            for number in range(count):
-                path = root / split / f"class{label}" / f"class{label}_{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                base = np.full((48, 48, 3), 50 * label, dtype=np.uint8)
-                noise = rng.integers(0, 56, size=base.shape, dtype=np.uint8)
-                Image.fromarray(base + noise).save(path)
-    build_index(root)
-    return root
+    for label in range(5):
+        names = [f"train/n{label}/n{label}_{number}.JPEG" for number in range(4)]
+        names += [f"val/n{label}/ILSVRC2012_val_{2 * label + number:08d}.JPEG" for number in range(2)]
+        for name in names:
+            coarse = Image.fromarray(rng.integers(0, 256, size=(8, 8, 3), dtype=np.uint8))
+            (small.clean / name).parent.mkdir(parents=True, exist_ok=True)
+            coarse.resize((64, 64), Image.Resampling.BICUBIC).save(small.clean / name, quality=95)
+    add_noise(small.clean, small.noisy, noise="gauss100", workers=1, progress=False)
+    for name in list_images(small.noisy):
+        (small.denoised / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(small.noisy / name).filter(ImageFilter.GaussianBlur(2)).save(small.denoised / name)
+    for folder in (small.clean, small.noisy, small.denoised):
+        build_index(folder, progress=False)
+    return small

@@ -32,12 +32,12 @@ def mean_colour_knn(
 ) -> float:
     """Accuracy of a k-NN on the mean colour of each image alone.
 
-    Images are (H, W, 3), of any sizes. Euclidean distance, majority vote; the class of the nearest neighbour among the tied
-    ones wins a tie.
+    Images are (H, W, 3), of any sizes. Euclidean distance, majority vote; among tied classes the one with the nearest
+    neighbour wins.
     """
     if len(train_images) != len(train_labels) or len(val_images) != len(val_labels):
         raise ValueError("as many labels as images are needed")
-    if not train_labels or not val_labels or k < 1:
+    if len(train_labels) == 0 or len(val_labels) == 0 or k < 1:
         raise ValueError("train images, validation images and k >= 1 are needed")
     train = np.stack([_mean_colour(image) for image in train_images])
     right = 0

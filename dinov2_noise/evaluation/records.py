@@ -53,7 +53,7 @@ class Record:
 
     @property
     def standard_error(self) -> float:
-        """Binomial standard error, ``sqrt(p (1 - p) / n)``; zero at p = 0 and p = 1, where only the interval is fair."""
+        """Binomial standard error, ``sqrt(p (1 - p) / n)``; zero at p = 0 and 1, where only the interval is fair."""
         return math.sqrt(self.value * (1.0 - self.value) / self.n_images)
 
     def interval(self) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """Readers for the files DINOv2's own scripts append to.
 
-Read against upstream b8931f7: `eval/knn.py` ``eval_knn_with_model``, `eval/linear.py` ``evaluate_linear_classifiers`` and
-`logging/helpers.py` ``MetricLogger.dump_in_output_file``. All three append, so a file may hold several runs: the last one counts.
+Read against upstream b8931f7: `eval/knn.py` ``eval_knn_with_model``, `eval/linear.py` ``evaluate_linear_classifiers``
+and `logging/helpers.py` ``MetricLogger.dump_in_output_file``. All three append, so a file may hold several runs: the
+last one counts.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def read_linear(path: Path) -> tuple[str, float]:
     """Name and accuracy in [0, 1] of the best linear classifier, from ``results_eval_linear.json``.
 
     The last entry is the end of the last run (of its last test dataset, where several were given). Upstream chooses the
-    classifier on the validation images themselves, so this number is optimistic. The name is empty where no classifier was
-    right even once.
+    classifier on the validation images themselves, so this number is optimistic. The name is empty where no classifier
+    was right even once.
 
     Raises:
         MissingFolderError: there is no such file.
@@ -68,8 +69,8 @@ def read_linear(path: Path) -> tuple[str, float]:
 def read_training(path: Path) -> list[dict[str, float]]:
     """Logged iterations of ``training_metrics.json``, in order; a resumed run's later line replaces the earlier one.
 
-    Every entry holds ``iteration``, ``iter_time``, ``data_time`` (seconds) and the medians over the last 20 iterations of
-    ``total_loss``, ``lr``, … Losses may be NaN.
+    Every entry holds ``iteration``, ``iter_time``, ``data_time`` (seconds) and the medians over the last 20 iterations
+    of ``total_loss``, ``lr``, … Losses may be NaN.
 
     Raises:
         MissingFolderError: there is no such file.

@@ -1,7 +1,7 @@
 """One fixed noise realisation per image: the seed comes from the image's path, the result is 8 bit.
 
-This is the scheme of the published noisy ImageNet-1k ("Ditch the Denoiser", arXiv 2505.12191), so a folder made here
-equals one made there, pixel by pixel.
+This is the recipe of the published noisy ImageNet-1k ("Ditch the Denoiser", arXiv 2505.12191): seed, order of draws,
+precision and rounding follow it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ from PIL import Image
 from dinov2_noise import data
 from dinov2_noise.augment.views import StagedViews
 from dinov2_noise.configs import register_guard
-from dinov2_noise.curriculum import Draw, build, parse_curriculum
+from dinov2_noise.curriculum.config import parse_curriculum
+from dinov2_noise.curriculum.sampler import Draw
+from dinov2_noise.curriculum.stages import build
 
 # Of upstream's normalisation (dinov2/data/transforms.py).
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

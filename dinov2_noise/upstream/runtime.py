@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dinov2_noise.curriculum import Curriculum, CurriculumConfig, ScheduleSettings, StagedSchedules, staged_schedules
+from dinov2_noise.curriculum.config import CurriculumConfig
+from dinov2_noise.curriculum.schedules import ScheduleSettings, StagedSchedules, staged_schedules
+from dinov2_noise.curriculum.stages import Curriculum
 from dinov2_noise.errors import PluginError
 
 

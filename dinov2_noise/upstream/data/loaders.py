@@ -13,7 +13,7 @@ from typing import Any
 
 from dinov2_noise import data
 from dinov2_noise.augment.views import StagedViews
-from dinov2_noise.curriculum import CurriculumSampler
+from dinov2_noise.curriculum.sampler import CurriculumSampler
 from dinov2_noise.errors import ConfigError
 from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.signatures import expect_signature

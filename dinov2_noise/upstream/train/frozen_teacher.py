@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dinov2_noise.curriculum import Curriculum
+from dinov2_noise.curriculum.stages import Curriculum
 
 
 class FrozenTeacher(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dinov2_noise import xformers_ops
 from dinov2_noise.anchor import AnchorTerms, anchor_terms
-from dinov2_noise.curriculum import Stage
+from dinov2_noise.curriculum.stages import Stage
 from dinov2_noise.errors import CheckpointError, PluginError
 from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.signatures import expect_signature

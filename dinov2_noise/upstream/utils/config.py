@@ -15,7 +15,8 @@ import torch
 from omegaconf import OmegaConf
 
 from dinov2_noise.configs import GUARD, register_guard, resolve_config_file
-from dinov2_noise.curriculum import build, parse_curriculum
+from dinov2_noise.curriculum.config import parse_curriculum
+from dinov2_noise.curriculum.stages import build
 from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.signatures import expect_signature
 from dinov2_noise.upstream.utils import strict

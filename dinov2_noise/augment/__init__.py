@@ -1,0 +1,1 @@
+"""The views of one image: the same random draws for a noisy image and its denoised twin."""

@@ -1,0 +1,120 @@
+"""Which views of an image a stage needs, and their augmentation, independent of which worker does it.
+
+This module knows stages and draws by their attributes only: in the flow of data, augmentation comes before the
+curriculum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from dinov2_noise.augment.replay import rng_scope
+from dinov2_noise.errors import PairError
+
+
+class Views(NamedTuple):
+    """What the student sees, and, where an anchor wants it, the denoised twin of equal size for the frozen teacher."""
+
+    main: Image.Image
+    twin: Image.Image | None
+
+
+class StageLike(Protocol):
+    """The part of a stage that decides the views."""
+
+    @property
+    def view(self) -> str: ...
+    @property
+    def needs_twin(self) -> bool: ...
+
+
+class CurriculumLike(Protocol):
+    """Stages by index."""
+
+    @property
+    def stages(self) -> Sequence[StageLike]: ...
+
+
+class DrawLike(Protocol):
+    """What the sampler yields: image, stage, and place in the run."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def stage(self) -> int: ...
+    @property
+    def number(self) -> int: ...
+
+
+class ViewLoader(Protocol):
+    """Images by index, noisy and denoised."""
+
+    def noisy(self, index: int, /) -> Image.Image: ...
+    def denoised(self, index: int, /) -> Image.Image: ...
+
+
+class ViewSource(ViewLoader, Protocol):
+    """Images by index, and the random transform that makes a sample of them."""
+
+    @property
+    def transform(self) -> Callable[[Views], Mapping[str, Any]]: ...
+
+
+def load_views(source: ViewLoader, stage: StageLike, index: int) -> Views:
+    """The images that ``stage`` needs of image ``index``; no other is read.
+
+    Raises:
+        PairError: the twins differ in size.
+        ValueError: the stage has a view that is neither ``noisy`` nor ``denoised``.
+    """
+    if stage.view == "denoised":
+        return Views(source.denoised(index), None)
+    if stage.view != "noisy":
+        raise ValueError(f"view {stage.view!r} is neither 'noisy' nor 'denoised'")
+    noisy = source.noisy(index)
+    if not stage.needs_twin:
+        return Views(noisy, None)
+    twin = source.denoised(index)
+    if twin.size != noisy.size:
+        raise PairError(
+            f"image {index}: the noisy one is {noisy.size[0]}x{noisy.size[1]} px, "
+            f"its denoised twin {twin.size[0]}x{twin.size[1]} px. Was the denoised folder made from this noisy one?"
+        )
+    return Views(noisy, twin)
+
+
+def sample_seed(seed: int, number: int) -> int:
+    """A seed below 2^63 for sample ``number`` of a run with ``seed``, both at least 0; neighbours are unrelated."""
+    mixed = np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)
+    return int(mixed[0] >> np.uint64(1))
+
+
+class StagedViews:
+    """Makes the sample of a draw: the views of its stage, transformed under a seed of its own.
+
+    The result depends on the source, the curriculum, ``seed`` and the draw, not on the worker, the rank or the samples
+    before it. Picklable.
+
+    Args:
+        curriculum: the run's stages.
+        seed: of the augmentation, at least 0.
+    """
+
+    def __init__(self, curriculum: CurriculumLike, seed: int) -> None:
+        self._curriculum = curriculum
+        self._seed = seed
+
+    def __call__(self, source: ViewSource, draw: DrawLike) -> dict[str, Any]:
+        """``source.transform`` of the views, and the draw's ``stage`` and ``number``.
+
+        Raises:
+            PairError: see `load_views`.
+        """
+        views = load_views(source, self._curriculum.stages[draw.stage], draw.index)
+        with rng_scope(sample_seed(self._seed, draw.number)):
+            sample = source.transform(views)
+        return {**sample, "stage": draw.stage, "number": draw.number}

@@ -1,0 +1,66 @@
+"""The stage is a pure function of the iteration."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from dinov2_noise.curriculum.config import AnchorConfig, CurriculumConfig, StageConfig
+from dinov2_noise.curriculum.stages import Curriculum, Stage, build
+
+
+def four_stages() -> Curriculum:
+    config = CurriculumConfig(
+        stages=(
+            StageConfig("a", 1, "denoised"),
+            StageConfig("b", 2, "noisy"),
+            StageConfig("c", 1, "noisy", restart=True, anchor=AnchorConfig(1.0)),
+            StageConfig("d", 1, "noisy", restart=True),
+        )
+    )
+    return build(config, epoch_length_iterations=10)
+
+
+def test_every_iteration_has_the_stage_a_slow_reference_finds() -> None:
+    curriculum = four_stages()
+    expected = ["a"] * 10 + ["b"] * 20 + ["c"] * 10 + ["d"] * 10
+    assert [curriculum.stage_at(iteration).name for iteration in range(50)] == expected
+    assert curriculum.total_iterations == 50
+
+
+def test_past_the_end_is_the_last_stage_and_before_the_beginning_an_error() -> None:
+    assert four_stages().stage_at(10**9).name == "d"
+    with pytest.raises(ValueError, match="iteration -1 is negative"):
+        four_stages().stage_at(-1)
+
+
+def test_segments_begin_at_the_first_stage_and_at_restarts() -> None:
+    assert [[stage.name for stage in segment] for segment in four_stages().segments] == [["a", "b"], ["c"], ["d"]]
+
+
+def test_twins_and_denoised_images_are_needed_only_where_something_uses_them() -> None:
+    curriculum = four_stages()
+    assert [stage.needs_twin for stage in curriculum.stages] == [False, False, True, False]
+    assert curriculum.needs_denoised
+    noisy_only = build(CurriculumConfig((StageConfig("n", 1, "noisy"),)), 1)
+    assert not noisy_only.needs_denoised
+    anchored = CurriculumConfig((StageConfig("n", 1, "noisy"), StageConfig("m", 1, "noisy", anchor=AnchorConfig(1.0))))
+    assert build(anchored, 1).needs_denoised
+
+
+def test_a_curriculum_survives_pickling_also_after_use() -> None:
+    curriculum = four_stages()
+    curriculum.stage_at(3)
+    copy = pickle.loads(pickle.dumps(curriculum))
+    assert copy == curriculum
+    assert copy.stage_at(30).name == "c"
+
+
+def test_gaps_and_empty_curricula_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one stage"):
+        Curriculum((), 10)
+    with pytest.raises(ValueError, match="does not follow"):
+        Curriculum((Stage(0, "a", 5, 10, "noisy", None, False),), 10)
+    with pytest.raises(ValueError, match="OFFICIAL_EPOCH_LENGTH is 0"):
+        build(CurriculumConfig((StageConfig("n", 1, "noisy"),)), 0)

@@ -1,0 +1,91 @@
+"""Dataset strings: the whole grammar, and an error for everything else that lists what is valid."""
+
+from pathlib import Path
+
+import pytest
+
+from dinov2_noise.data import DATASETS, DatasetSpec, make, parse_dataset_string, register_dataset
+from dinov2_noise.errors import DatasetStringError, NoiseNameError
+from dinov2_noise.noise import Gaussian, Shot, Speckle
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("ImageNet:split=TRAIN:root=/r", DatasetSpec("ImageNet", Path("/r"), "TRAIN")),
+        ("ImageNet:split=VAL:root=r:extra=e", DatasetSpec("ImageNet", Path("r"), "VAL", Path("e"))),
+        (
+            "ImageNet:denoised=/d:noise=gauss255,seed=7:extra=/e:root=/r:split=TEST",
+            DatasetSpec("ImageNet", Path("/r"), "TEST", Path("/e"), Path("/d"), Gaussian(255), 7),
+        ),
+        ("ImageFolder:root=/a=b/c", DatasetSpec("ImageFolder", Path("/a=b/c"))),
+        (
+            "ImageFolder:root=/r:denoised=/d:noise=shot3",
+            DatasetSpec("ImageFolder", Path("/r"), denoised=Path("/d"), noise=Shot(3)),
+        ),
+        (
+            "ImageFolder:root=/r:noise=speckle0.4,seed=-1",
+            DatasetSpec("ImageFolder", Path("/r"), noise=Speckle(0.4), noise_seed=-1),
+        ),
+        ("ImageFolder:root=~/r", DatasetSpec("ImageFolder", Path("~/r").expanduser())),
+    ],
+)
+def test_grammar(text, spec):
+    assert parse_dataset_string(text) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "unknown dataset ''.*ImageFolder, ImageNet"),
+        ("imagenet:root=/r", "unknown dataset 'imagenet'.*ImageFolder, ImageNet"),
+        ("ImageNet:split=TRAIN", "root missing"),
+        ("ImageNet:root=/r", r"split missing.*ImageNet:split=…:root=…|split missing.*ImageNet:root=…:split=…"),
+        ("ImageNet", "root and split missing|split and root missing"),
+        ("ImageNet:split=train:root=/r", "unknown split 'train'.*TRAIN, VAL, TEST"),
+        ("ImageNet:split=TRAIN:root=/r:rot=1", "unknown key 'rot'.*split, root, extra, denoised, noise"),
+        ("ImageNet:split=TRAIN:root", "'root' .*is not key=value.*split, root, extra"),
+        ("ImageNet:split=TRAIN:root=", "'root=' .*is not key=value"),
+        ("ImageNet:split=TRAIN:root=/r:", "'' .*is not key=value"),
+        ("ImageNet:split=TRAIN:root=/r:root=/s", "'root' stands twice"),
+        ("ImageFolder:root=/r:split=TRAIN", "unknown key 'split'.*root, denoised, noise"),
+        ("ImageFolder:root=/r:extra=/e", "unknown key 'extra'"),
+        ("ImageFolder:root=/r:noise=gauss255,sed=1", "noise=NAME,seed=INTEGER"),
+        ("ImageFolder:root=/r:noise=gauss255,seed=", "noise=NAME,seed=INTEGER"),
+        ("ImageFolder:root=/r:noise=gauss255,seed=1.5", "noise=NAME,seed=INTEGER"),
+        ("ImageFolder:root=/r:noise=gauss255,", "noise=NAME,seed=INTEGER"),
+    ],
+)
+def test_what_is_wrong_is_said_and_what_is_valid(text, message):
+    with pytest.raises(DatasetStringError, match=message):
+        parse_dataset_string(text)
+
+
+def test_bad_noise_name():
+    with pytest.raises(NoiseNameError, match="gauss255"):
+        parse_dataset_string("ImageFolder:root=/r:noise=fog")
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    for name, kind in list(DATASETS.items()):
+        monkeypatch.setitem(DATASETS, name, kind)
+    yield
+    DATASETS.pop("Mine", None)
+
+
+def test_a_dataset_of_the_user_is_made_by_its_factory(registry):
+    made = []
+    register_dataset("Mine", lambda *arguments: made.append(arguments), keys=("root", "denoised"))
+    make("Mine:root=/r:denoised=/d", "transform", "target transform")
+    assert made == [(DatasetSpec("Mine", Path("/r"), denoised=Path("/d")), "transform", "target transform")]
+    with pytest.raises(DatasetStringError, match="unknown key 'split'"):
+        make("Mine:root=/r:split=TRAIN")
+    with pytest.raises(DatasetStringError, match="ImageFolder, ImageNet, Mine"):
+        make("Other:root=/r")
+
+
+@pytest.mark.parametrize(("name", "keys"), [("a:b", ("root",)), ("", ("root",)), ("Mine", ("root", "colour"))])
+def test_registration_that_no_string_could_name(registry, name, keys):
+    with pytest.raises(DatasetStringError, match="cannot register"):
+        register_dataset(name, lambda *arguments: None, keys=keys)
