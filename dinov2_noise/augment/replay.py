@@ -49,8 +49,8 @@ def rng_scope(seed: int) -> Iterator[None]:
     try:
         random.seed(seed)
         np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002 - the global one is meant
-        # not torch.manual_seed, which seeds CUDA's generators too, and those are not restored; torch's CPU generator uses
-        # the low 32 bits only, so that among millions of samples a few share its stream, for different images
+        # Not torch.manual_seed, which seeds CUDA's generators too, and those are not restored. torch's CPU generator
+        # uses the low 32 bits only: among millions of samples a few share its stream, for different images.
         torch.default_generator.manual_seed(seed)
         yield
     finally:

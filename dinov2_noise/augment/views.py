@@ -117,4 +117,9 @@ class StagedViews:
         views = load_views(source, self._curriculum.stages[draw.stage], draw.index)
         with rng_scope(sample_seed(self._seed, draw.number)):
             sample = source.transform(views)
-        return {**sample, "stage": draw.stage, "number": draw.number}
+        return {
+            **sample,
+            "stage": draw.stage,
+            "number": draw.number,
+            "mask_seed": sample_seed(self._seed, 2 * draw.number),
+        }

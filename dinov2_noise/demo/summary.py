@@ -158,7 +158,7 @@ def _figures(output: Path, recipe: Recipe, records: Sequence[Record], floors: di
         ),
         FigureBlock(
             "Losses",
-            loss_curves(runs, switches, keys=("dino_global_crops_loss", "ibot_loss", "anchor_dino_global_loss")),
+            loss_curves(runs, switches, keys=("dino_global_crops_loss", "ibot_loss", "anchor_dino_global_crops_loss")),
             "As upstream logs them, every ten steps. A dashed line marks the switch to noisy images: optimizer and schedules start afresh.",
             "Loss curves of the four arms.",
         ),

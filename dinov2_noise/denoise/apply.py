@@ -60,7 +60,8 @@ def apply_denoiser(
             put in eval mode; the manifest knows it by its class name only.
         batch_size: at most so many images at once.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        shard: ``(index from 0, count)``: do only this part; the folder is complete when no image is missing.
+        shard: ``(index from 0, count)``: do only this part; the folder is complete when no image is missing. (After
+            shards that skipped images, run once without shards.)
         skip_unreadable: leave out images that cannot be read instead of failing at the end.
         progress: show a progress bar.
 

@@ -133,6 +133,7 @@ def _replace_checkpointer(module: Any) -> None:
         def save(self, name: str, **extra: Any) -> None:
             if not self.save_dir or not self.save_to_disk:
                 return
+            _apply_pending_center_updates(self.model)
             data = {"model": get_model_state_dict(self.model, options=_whole())}
             data.update({key: part.state_dict() for key, part in self.checkpointables.items()})
             if dist.get_rank() == 0:
@@ -153,6 +154,13 @@ def _replace_checkpointer(module: Any) -> None:
         get_checkpoint_file = Checkpointer.get_checkpoint_file
 
     module.FSDPCheckpointer = FSDPCheckpointer
+
+
+def _apply_pending_center_updates(model: nn.Module) -> None:
+    """Losses apply the last step's center update at the next one; a checkpoint without it would resume differently."""
+    for part in model.modules():
+        if hasattr(part, "apply_center_update"):
+            part.apply_center_update()
 
 
 def _write(data: dict[str, Any], path: Path) -> None:

@@ -21,6 +21,7 @@ from dinov2_noise.curriculum.config import (
 )
 from dinov2_noise.curriculum.schedules import ScheduleSettings, StagedSchedules, cosine, staged_schedules
 from dinov2_noise.errors import ConfigError
+from dinov2_noise.torchvision_ops import declare_missing_ops
 
 EPOCH = 2500
 PEAK = 0.004 * math.sqrt(512 / 1024)
@@ -209,6 +210,7 @@ def test_one_stage_equals_upstreams_schedulers(epochs: int, temperature_warmup: 
 
 
 def _upstream_train() -> Any:
+    declare_missing_ops()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # upstream's layers warn when xFormers is absent
         try:

@@ -14,7 +14,6 @@ from PIL import Image
 from dinov2_noise.denoise import train_denoiser
 from dinov2_noise.noise import add_noise
 
-
 TILE_PX = 128
 
 

@@ -6,10 +6,10 @@ Images", CVPR 2021, arXiv 2101.02824. Needs torch and NumPy only.
 
 from neighbor2neighbor.application import denoise_batch, denoise_image, to_uint8
 from neighbor2neighbor.checkpoint import CheckpointMismatchError, load_checkpoint, save_checkpoint
+from neighbor2neighbor.crops import Images
 from neighbor2neighbor.loss import NeighborLoss, neighbor_loss, ramp
 from neighbor2neighbor.subsampler import ORDERED_PAIRS, draw_pairs, subsample
 from neighbor2neighbor.training import (
-    Images,
     StepRecord,
     Trainer,
     TrainingConfig,

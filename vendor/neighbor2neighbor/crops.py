@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-if TYPE_CHECKING:
-    from neighbor2neighbor.training import Images
-
 _ORDER_STREAM, _CROP_STREAM = 4, 5
+
+
+class Images(Protocol):
+    """A list of tensors or a map-style Dataset: ``(C, H, W)`` each, uint8 or float in [0, 1]; sides may differ."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
 
 
 class Draw(NamedTuple):

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from neighbor2neighbor.crops import Crops, CropStream
+from neighbor2neighbor.crops import Crops, CropStream, Images
 from neighbor2neighbor.loss import NeighborLoss, neighbor_loss, ramp
 from neighbor2neighbor.subsampler import draw_pairs, subsample
 from neighbor2neighbor.unet import SIDE_MULTIPLE_PX, UNet
@@ -29,14 +29,6 @@ _ROUNDING = 1e-9  # 0.6 * 5 must count as 3 whole epochs
 
 class TrainingDivergedError(RuntimeError):
     """The loss is no longer a finite number."""
-
-
-class Images(Protocol):
-    """A list of tensors or a map-style Dataset: ``(C, H, W)`` each, uint8 or float in [0, 1]; sides may differ."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)

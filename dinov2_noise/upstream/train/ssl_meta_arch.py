@@ -53,6 +53,15 @@ class _Targets(NamedTuple):
     masked: Tensor | None
 
 
+def _displayed(terms: AnchorTerms) -> dict[str, Tensor]:
+    """Terms as upstream shows its own: before their weight, iBOT halved."""
+    return {
+        "anchor_dino_local_crops_loss": terms.dino_local.detach(),
+        "anchor_dino_global_crops_loss": terms.dino_global.detach(),
+        "anchor_ibot_loss": terms.ibot.detach() / 2,
+    }
+
+
 def attach(module: Any | ModuleType) -> None:
     upstream_class = module.SSLMetaArch
     expect_signature(upstream_class, "__init__", lambda self, cfg: None)
@@ -150,7 +159,7 @@ class _Staged:
             self._anchored.eval()
 
     def forward_backward(self, images: dict[str, Any], teacher_temp: float) -> dict[str, Tensor]:
-        """Upstream's step; in an anchored stage with the three anchor terms in the loss and, unweighted, in the result."""
+        """Upstream's step; in an anchored stage with the three anchor terms in the loss and, without their weight, in the result."""
         if self._run is None:
             return super().forward_backward(images, teacher_temp)  # type: ignore[misc, no-any-return]
         stage = self._enter_stage(images)
@@ -161,7 +170,7 @@ class _Staged:
         self._images = images
         losses: dict[str, Tensor] = super().forward_backward(images, teacher_temp)  # type: ignore[misc]
         if self._terms is not None:
-            losses |= {f"anchor_{name}_loss": term.detach() for name, term in self._terms._asdict().items() if term is not None}
+            losses |= _displayed(self._terms)
         self._targets = self._terms = None
         self._student_logits.clear()
         return losses
