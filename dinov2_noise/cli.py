@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -22,13 +22,15 @@ denoise_app = typer.Typer(no_args_is_help=True, help="Train a self-supervised de
 app.add_typer(denoise_app, name="denoise")
 console = Console()
 
-Workers = Annotated[Optional[int], typer.Option(help="Processes; by default one per core.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core.")]
 
 
 @app.command()
 def patch(
-    path: Annotated[Optional[Path], typer.Argument(help="A DINOv2 checkout; by default the importable dinov2.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Only tell whether the patch is there (exit status 1 if not).")] = False,
+    path: Annotated[Path | None, typer.Argument(help="A DINOv2 checkout; by default the importable dinov2.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only tell whether the patch is there (exit status 1 if not).")
+    ] = False,
     reverse: Annotated[bool, typer.Option("--reverse", help="Take the patch out.")] = False,
 ) -> None:
     """Let a DINOv2 checkout load its plug-ins (12 lines at the end of dinov2/__init__.py)."""
@@ -73,7 +75,7 @@ def configs() -> None:
 @app.command()
 def index(
     root: Annotated[Path, typer.Argument(help="Folder with train/<class>/… and val/<class>/….")],
-    extra: Annotated[Optional[Path], typer.Option(help="Where the metadata go; by default ROOT-extra.")] = None,
+    extra: Annotated[Path | None, typer.Option(help="Where the metadata go; by default ROOT-extra.")] = None,
 ) -> None:
     """Write the ImageNet-style metadata that dataset strings need."""
     from dinov2_noise.data import build_index
@@ -102,12 +104,14 @@ def denoise_train(
     noisy: Annotated[Path, typer.Argument(help="Folder of noisy images; no clean image is read.")],
     output: Annotated[Path, typer.Argument(help="New folder for weights, config and loss log.")],
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 100,
-    steps: Annotated[Optional[int], typer.Option(help="Optimizer steps, instead of --epochs.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of --epochs.")] = None,
     batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 4,
     crop: Annotated[int, typer.Option(help="Side of the random crops in pixels, a multiple of 64.")] = 256,
     lr: Annotated[float, typer.Option(help="Initial learning rate.")] = 3e-4,
     n_feature: Annotated[int, typer.Option(help="Width of the network.")] = 48,
-    residual: Annotated[bool, typer.Option("--residual", help="Predict the noise instead of the image: starts faster.")] = False,
+    residual: Annotated[
+        bool, typer.Option("--residual", help="Predict the noise instead of the image: starts faster.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
 ) -> None:
     """Train Neighbor2Neighbor on noisy images alone. The defaults are the published ones."""
@@ -147,19 +151,25 @@ def train(
     context: typer.Context,
     config: Annotated[str, typer.Argument(help="A config file, or the name of a shipped one.")],
     output: Annotated[Path, typer.Option(help="Output folder of the run.")],
-    gpus: Annotated[int, typer.Option(help="Processes on this machine, one per GPU (CPU processes where there is none).")] = 1,
-    no_resume: Annotated[bool, typer.Option("--no-resume", help="Start afresh even if OUTPUT holds checkpoints.")] = False,
+    gpus: Annotated[
+        int, typer.Option(help="Processes on this machine, one per GPU (CPU processes where there is none).")
+    ] = 1,
+    no_resume: Annotated[
+        bool, typer.Option("--no-resume", help="Start afresh even if OUTPUT holds checkpoints.")
+    ] = False,
 ) -> None:
     """Start upstream's training on this machine, without SLURM; append key=value to change the config."""
-    from dinov2_noise.launch import train_command
     from dinov2_noise.launch import run as launch
+    from dinov2_noise.launch import train_command
 
     launch(train_command(config, output, context.args, processes=gpus, resume=not no_resume))
 
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Argument(help="Output folder; an interrupted demo continues there.")] = Path("demo-output"),
+    output: Annotated[Path, typer.Argument(help="Output folder; an interrupted demo continues there.")] = Path(
+        "demo-output"
+    ),
 ) -> None:
     """Run the whole path on photographs inside the scikit-image wheel and write a report."""
     from dinov2_noise.demo.run import run_demo

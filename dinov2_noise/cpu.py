@@ -1,7 +1,7 @@
 """Run code that says ``cuda`` on a machine without CUDA.
 
-Upstream moves models and batches with ``.cuda()`` and ``device="cuda"``. In a process that trains or evaluates on a CPU, a
-`torch.overrides.TorchFunctionMode` maps these to the CPU; with a GPU nothing here is used.
+Upstream moves models and batches with ``.cuda()`` and ``device="cuda"``. In a process that trains or evaluates on a
+CPU, a `torch.overrides.TorchFunctionMode` maps these to the CPU; with a GPU nothing here is used.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ _active: CudaToCpu | None = None
 def use_cpu() -> None:
     """Switch the mapping on for the rest of this process; the second call does nothing.
 
-    Also replaced: ``torch.cuda.synchronize`` (nothing to wait for) and ``torch.cuda.current_device`` (upstream's evaluations pass its
-    result on as a ``device``).
+    Also replaced: ``torch.cuda.synchronize`` (nothing to wait for) and ``torch.cuda.current_device`` (upstream's
+    evaluations pass its result on as a ``device``).
     """
     global _active
     if _active is not None:
         return
     _active = CudaToCpu()
-    _active.__enter__()
+    _active.__enter__()  # type: ignore[no-untyped-call]
     torch.cuda.synchronize = lambda device=None: None
     torch.cuda.current_device = lambda: _CPU  # type: ignore[assignment, return-value]
 

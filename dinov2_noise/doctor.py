@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import platform
 import subprocess
@@ -14,6 +13,7 @@ import torch
 
 from dinov2_noise import __version__, patching, plugin
 from dinov2_noise.errors import DinoNoiseError
+from dinov2_noise.evaluation.records import versions
 from dinov2_noise.upstream import SEAMS, importing
 from dinov2_noise.xformers_ops import xformers_ops
 
@@ -58,7 +58,7 @@ def _dinov2() -> list[Finding]:
         init = patching.find_init()
     except DinoNoiseError as missing:
         return [Finding("dinov2", "not importable", False, str(missing))]
-    findings = [Finding("dinov2", f"{init.parent} ({_commit(init.parent)})")]
+    findings = [Finding("dinov2", f"{init.parent} ({versions()['dinov2']})")]
     try:
         patched = patching.is_patched(init)
     except DinoNoiseError as edited:
@@ -68,17 +68,6 @@ def _dinov2() -> list[Finding]:
     return [*findings, *_hooks()] if patched else findings
 
 
-def _commit(folder: object) -> str:
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    if found.returncode == 0:
-        return f"commit {found.stdout.strip()}"
-    try:
-        return f"version {importlib.metadata.version('dinov2')}"
-    except importlib.metadata.PackageNotFoundError:
-        return "no version"
-
-
 def _hooks() -> list[Finding]:
     """Import upstream in a process of its own, as a training job would, and ask which seams were attached."""
     code = "from dinov2_noise import doctor; doctor.print_hooks()"
@@ -86,7 +75,9 @@ def _hooks() -> list[Finding]:
     lines = found.stdout.strip().splitlines()
     last_error = (found.stderr.strip().splitlines() or ["no output"])[-1]
     if found.returncode != 0 or not lines:
-        return [Finding("hooks", f"failed: {last_error}", False, "see the message; the README names the supported versions")]
+        return [
+            Finding("hooks", f"failed: {last_error}", False, "see the message; the README names the supported versions")
+        ]
     return [Finding("hooks", lines[-1])]
 
 

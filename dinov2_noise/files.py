@@ -1,7 +1,8 @@
 """What every command that writes a folder shares: atomic files, listings, and a manifest that allows to resume.
 
-A folder written by us holds ``manifest.json``: which command wrote it, with which parameters, and whether it is complete.
-A second run with the same parameters continues; one with others is refused, so that two results never mix in one folder.
+A folder written by us holds ``manifest.json``: which command wrote it, with which parameters, and whether it is
+complete. A second run with the same parameters continues; one with others is refused, so that two results never mix
+in one folder.
 """
 
 from __future__ import annotations
@@ -102,6 +103,10 @@ class OutputFolder:
             )
         self._write(complete=False, facts={})
 
+    def reopen(self) -> None:
+        """Mark the folder incomplete again: a continued job has found more to do."""
+        self._write(complete=False, facts={})
+
     def close(self, **facts: Any) -> None:
         """Mark the folder complete; ``facts`` (counts, hashes, …) are kept beside the parameters."""
         self._write(complete=True, facts=facts)
@@ -121,7 +126,8 @@ class OutputFolder:
     def _check_same_job(self, manifest: Mapping[str, Any]) -> None:
         if manifest.get("command") != self.command:
             raise OutputFolderError(
-                f"output folder {self.path} was written by `dinov2-noise {manifest.get('command')}`: choose another folder"
+                f"output folder {self.path} was written by `dinov2-noise {manifest.get('command')}`: choose "
+                "another folder"
             )
         theirs, ours = manifest.get("parameters", {}), json.loads(json.dumps(dict(self.parameters)))
         differing = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]

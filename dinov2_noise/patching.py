@@ -1,4 +1,5 @@
-"""Make a DINOv2 checkout load its plug-ins: the one change to upstream's files, a few lines at the end of ``dinov2/__init__.py``.
+"""Make a DINOv2 checkout load its plug-ins: the one change to upstream's files, a few lines at the end of
+``dinov2/__init__.py``.
 
 The same change is kept as a commit in ``patches/dinov2/``; a test keeps both equal.
 """
@@ -45,7 +46,9 @@ def find_init(path: Path | None = None) -> Path:
     for candidate in (path / "dinov2" / "__init__.py", path / "__init__.py"):
         if candidate.is_file() and (candidate.parent / "configs").is_dir():
             return candidate.resolve()
-    raise MissingFolderError(f"{path} is not a DINOv2 checkout: it holds no dinov2/__init__.py with dinov2/configs beside it")
+    raise MissingFolderError(
+        f"{path} is not a DINOv2 checkout: it holds no dinov2/__init__.py with dinov2/configs beside it"
+    )
 
 
 def is_patched(init: Path) -> bool:
@@ -59,7 +62,8 @@ def is_patched(init: Path) -> bool:
         return True
     if _BEGIN in text or "_load_plugins" in text:
         raise PluginError(
-            f"{init} holds an edited form of the plug-in block: restore the file (`git checkout dinov2/__init__.py`) and patch it again"
+            f"{init} holds an edited form of the plug-in block: restore the file (`git checkout "
+            "dinov2/__init__.py`) and patch it again"
         )
     return False
 

@@ -40,9 +40,9 @@ def declare_missing_ops() -> tuple[str, ...]:
     missing = _missing()
     if not missing:
         return ()
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for name in missing:
-        library.define(_SCHEMAS[name])  # type: ignore[no-untyped-call]
+        library.define(_SCHEMAS[name])
     _libraries.append(library)
     return missing
 
@@ -57,4 +57,4 @@ def _load_compiled_ops(folders: Sequence[Path]) -> None:
         if path.exists():
             # built for another torch: the case this module is for
             with suppress(ImportError, OSError):
-                torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
+                torch.ops.load_library(str(path))

@@ -1,7 +1,7 @@
 """The names of ``xformers.ops`` that DINOv2 uses, in plain PyTorch.
 
-They compute the same as xFormers (Lefaudeux et al., 2022) on any device and precision. Shapes follow xFormers: ``(B, M, H, K)`` is batch,
-sequence, heads, head width; packed sequences are one batch entry, ``(1, sum of lengths, H, K)``.
+They compute the same as xFormers (Lefaudeux et al., 2022) on any device and precision. Shapes follow xFormers: ``(B,
+M, H, K)`` is batch, sequence, heads, head width; packed sequences are one batch entry, ``(1, sum of lengths, H, K)``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class BlockDiagonalMask:
 
     @classmethod
     def from_tensor_list(cls, tensors: Sequence[Tensor]) -> tuple[BlockDiagonalMask, Tensor]:
-        """Pack tensors of shape (B_i, M_i, …) into one of shape (1, sum of B_i·M_i, …), with the mask that unpacks it."""
+        """Pack tensors of shape (B_i, M_i, …) into one of shape (1, sum of B_i·M_i, …), with the mask that unpacks
+        it.
+        """
         lengths = [x.shape[1] for x in tensors for _ in range(x.shape[0])]
         packed = torch.cat([x.reshape(1, -1, *x.shape[2:]) for x in tensors], dim=1)
         return cls(lengths, [x.shape[0] for x in tensors]), packed
@@ -58,8 +60,8 @@ class BlockDiagonalMask:
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float | None) -> Tensor:
     """Softmax attention per batch entry: (B, M, H, K) → (B, M, H, K)."""
-    heads_first = (x.transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(*heads_first, dropout_p=dropout, scale=scale).transpose(1, 2)
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale).transpose(1, 2)
 
 
 def memory_efficient_attention(
@@ -88,11 +90,11 @@ def memory_efficient_attention(
         return _attend(query, key, value, p, scale)
     runs = attn_bias.runs()
     sizes = [count * length for count, length in runs]
-    parts = zip(*(x.squeeze(0).split(sizes) for x in (query, key, value)), strict=True)
-    outputs = [
-        _attend(*(x.unflatten(0, run) for x in part), p, scale).flatten(0, 1)
-        for part, run in zip(parts, runs, strict=True)
-    ]
+    queries, keys, values = (x.squeeze(0).split(sizes) for x in (query, key, value))
+    outputs = []
+    for run, q, k, v in zip(runs, queries, keys, values, strict=True):
+        attended = _attend(q.unflatten(0, run), k.unflatten(0, run), v.unflatten(0, run), p, scale)
+        outputs.append(attended.flatten(0, 1))
     return torch.cat(outputs).unsqueeze(0)
 
 

@@ -17,6 +17,7 @@ from dinov2_noise.data import build_index
 from dinov2_noise.files import list_images
 from dinov2_noise.noise import add_noise
 
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of upstream's own code need a patched dinov2; `make test` provides one."""
     missing = importlib.util.find_spec("dinov2") is None
@@ -42,7 +43,9 @@ def copy_of_upstream(tmp_path: Path) -> Callable[[bool], Path]:
 
 @pytest.fixture(scope="session")
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> SmallSet:
-    """5 classes x 4 training and 2 validation JPEGs of 64 px under ImageNet's names, noisy (gauss100) and blurred again."""
+    """5 classes x 4 training and 2 validation JPEGs of 64 px under ImageNet's names, noisy (gauss100) and blurred
+    again.
+    """
     root = tmp_path_factory.mktemp("small-set")
     small = SmallSet(root / "clean", root / "noisy", root / "denoised")
     rng = np.random.default_rng(0)

@@ -18,7 +18,9 @@ def clean_environment(*python_path: Path) -> dict[str, str]:
     return environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
-def run_python(*arguments: str, path: tuple[Path, ...] = (), cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_python(
+    *arguments: str, path: tuple[Path, ...] = (), cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """``python <arguments>`` in a fresh process; output is captured, the status is not checked."""
     return subprocess.run(
         [sys.executable, *arguments],

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import run_python
 
 from dinov2_noise.configs import GUARD, resolve_config_file, shipped
 from dinov2_noise.errors import ConfigError
-from helpers import run_python
 
 pytestmark = pytest.mark.upstream
 

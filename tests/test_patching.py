@@ -12,7 +12,9 @@ from dinov2_noise.errors import MissingFolderError, PluginError
 
 ROOT = Path(__file__).parent.parent
 # The last lines of dinov2/__init__.py at b8931f7, from line 4 on: the context of the commit in patches/.
-UPSTREAM_INIT = "# 1\n# 2\n# 3\n# found in the LICENSE file in the root directory of this source tree.\n\n__version__ = \"0.0.1\"\n"
+UPSTREAM_INIT = (
+    '# 1\n# 2\n# 3\n# found in the LICENSE file in the root directory of this source tree.\n\n__version__ = "0.0.1"\n'
+)
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_edited_block_is_not_touched(checkout: Path) -> None:
     patching.patch(init)
     init.write_text(init.read_text().replace("plugin.load()()", "plugin.load()"))
     for action in (patching.is_patched, patching.patch, patching.reverse):
-        with pytest.raises(PluginError, match="edited form.*git checkout"):
+        with pytest.raises(PluginError, match=r"edited form.*git checkout"):
             action(init)
 
 

@@ -37,7 +37,9 @@ def _inputs(total: int, *, double: bool = True) -> list[Tensor]:
 @pytest.mark.parametrize("lengths", [[7], [5, 5, 5], [17, 17, 5, 5, 5, 2], [3, 9, 3]])
 def test_attention_equals_the_plain_one_in_value_and_gradient(lengths: list[int]) -> None:
     ours, plain = _inputs(sum(lengths)), _inputs(sum(lengths))
-    direction = torch.randn(1, sum(lengths), HEADS, WIDTH, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    direction = torch.randn(
+        1, sum(lengths), HEADS, WIDTH, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
 
     packed = ops.memory_efficient_attention(*ours, attn_bias=ops.BlockDiagonalMask.from_seqlens(lengths))
     expected = _plain_attention(*plain, lengths)
@@ -105,7 +107,9 @@ def test_built_in_operators_rule_without_cuda(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("drop_path", [0.0, 0.3])
 @pytest.mark.parametrize("layerscale", [None, 0.5])
 def test_upstream_block_on_several_crop_sizes(drop_path: float, layerscale: float | None) -> None:
-    """Two crop sizes in one packed call equal one call per crop size, in value and gradient, also with stochastic depth."""
+    """Two crop sizes in one packed call equal one call per crop size, in value and gradient, also with stochastic
+    depth.
+    """
     from dinov2.layers import MemEffAttention, NestedTensorBlock
 
     def build() -> torch.nn.Module:
@@ -129,13 +133,19 @@ def test_upstream_block_on_several_crop_sizes(drop_path: float, layerscale: floa
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-10, msg=name)
 
 
-def _one_by_one(block: torch.nn.Module, crops: list[Tensor], drop_path: float, layerscale: float | None) -> list[Tensor]:
-    """The block written out: each kept image alone, residuals scaled by batch / kept, same permutations as upstream draws."""
+def _one_by_one(
+    block: torch.nn.Module, crops: list[Tensor], drop_path: float, layerscale: float | None
+) -> list[Tensor]:
+    """The block written out: each kept image alone, residuals scaled by batch / kept, same permutations as upstream
+    draws.
+    """
     torch.manual_seed(7)
     kept = [max(int(len(x) * (1 - drop_path)), 1) for x in crops]
     current = crops
     for residual in (lambda x: block.ls1(block.attn(block.norm1(x))), lambda x: block.ls2(block.mlp(block.norm2(x)))):
-        rows = [torch.randperm(len(x))[:n] if drop_path else torch.arange(len(x)) for x, n in zip(crops, kept, strict=True)]
+        rows = [
+            torch.randperm(len(x))[:n] if drop_path else torch.arange(len(x)) for x, n in zip(crops, kept, strict=True)
+        ]
         following = []
         for x, chosen in zip(current, rows, strict=True):
             output = list(x.unbind(0))

@@ -87,9 +87,12 @@ def load_views(source: ViewLoader, stage: StageLike, index: int) -> Views:
     return Views(noisy, twin)
 
 
-def sample_seed(seed: int, number: int) -> int:
-    """A seed below 2^63 for sample ``number`` of a run with ``seed``, both at least 0; neighbours are unrelated."""
-    mixed = np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)
+def sample_seed(seed: int, number: int, stream: int = 0) -> int:
+    """A seed below 2^63 for sample ``number`` of a run with ``seed``, all at least 0; neighbours are unrelated.
+
+    ``stream`` tells apart what one sample draws for several purposes: 0 its views, 1 the masks of the batch it begins.
+    """
+    mixed = np.random.SeedSequence(seed, spawn_key=(number, stream)).generate_state(1, np.uint64)
     return int(mixed[0] >> np.uint64(1))
 
 
@@ -109,7 +112,7 @@ class StagedViews:
         self._seed = seed
 
     def __call__(self, source: ViewSource, draw: DrawLike) -> dict[str, Any]:
-        """``source.transform`` of the views, and the draw's ``stage`` and ``number``.
+        """``source.transform`` of the views, the draw's ``stage`` and ``number``, and a ``mask_seed`` for its batch.
 
         Raises:
             PairError: see `load_views`.
@@ -121,5 +124,5 @@ class StagedViews:
             **sample,
             "stage": draw.stage,
             "number": draw.number,
-            "mask_seed": sample_seed(self._seed, 2 * draw.number),
+            "mask_seed": sample_seed(self._seed, draw.number, stream=1),
         }

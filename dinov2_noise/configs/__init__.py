@@ -11,8 +11,9 @@ from dinov2_noise.errors import ConfigError
 
 FOLDER = Path(__file__).parent
 
-# Shipped configs wrap one value that upstream always reads in an interpolation of this name. On a checkout without the plug-in OmegaConf
-# then stops with "Unsupported interpolation type run_dinov2-noise_patch_first", instead of plain DINOv2 being trained in silence.
+# Shipped configs wrap one value that upstream always reads in an interpolation of this name. On a checkout without
+# the plug-in OmegaConf then stops with "Unsupported interpolation type run_dinov2-noise_patch_first", instead of
+# plain DINOv2 being trained in silence.
 GUARD = "run_dinov2-noise_patch_first"
 
 

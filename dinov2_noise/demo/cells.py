@@ -1,4 +1,6 @@
-"""The demo's data set: 64-px cells cut from photographs inside the scikit-image wheel; the class of a cell is its picture."""
+"""The demo's data set: 64-px cells cut from photographs inside the scikit-image wheel; the class of a cell is its
+picture.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ def photographs() -> dict[str, Image.Image]:
     folder = Path(skimage.__file__).parent / "data"
     missing = [name for name in PICTURES if not (folder / name).is_file()]
     if missing:
-        raise MissingFolderError(f"scikit-image {skimage.__version__} lacks the photographs {', '.join(missing)} in {folder}")
+        raise MissingFolderError(f"the installed scikit-image lacks the photographs {', '.join(missing)} in {folder}")
     return {Path(name).stem: Image.open(folder / name).convert("RGB") for name in PICTURES}
 
 

@@ -1,4 +1,6 @@
-"""Probe one arm by upstream's unmodified ``dinov2.eval.knn`` or ``dinov2.eval.linear``, and keep the result as a record."""
+"""Probe one arm by upstream's unmodified ``dinov2.eval.knn`` or ``dinov2.eval.linear``, and keep the result as a
+record.
+"""
 
 from __future__ import annotations
 

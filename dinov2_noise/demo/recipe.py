@@ -64,7 +64,9 @@ class Recipe:
         return int(self.content.training.optim.epochs) * int(self.content.training.train.OFFICIAL_EPOCH_LENGTH)
 
     def write_config(self, arm: Arm, dataset: str, path: Path) -> None:
-        """The arm's config for upstream's ``train.py``: the shared part, its curriculum, and the guard of shipped configs."""
+        """The arm's config for upstream's ``train.py``: the shared part, its curriculum, and the guard of shipped
+        configs.
+        """
         config = OmegaConf.merge(
             self.content.training,
             {

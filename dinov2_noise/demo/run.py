@@ -1,4 +1,6 @@
-"""Run the demo: noise, denoiser, denoised images, four pretrainings, probes, report. Interrupted, it continues where it stopped."""
+"""Run the demo: noise, denoiser, denoised images, four pretrainings, probes, report. Interrupted, it continues where
+it stopped.
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _floors(output: Path) -> dict[str, float]:
     """Accuracies that need no network, on the noisy cells."""
     train, val = _dataset(output, "noisy", "TRAIN"), _dataset(output, "noisy", "VAL")
     images = [[np.asarray(part.noisy(i)) for i in range(len(part))] for part in (train, val)]
-    labels = [[int(label) for label in part.get_targets()] for part in (train, val)]
+    labels = [[int(part.get_target(i) or 0) for i in range(len(part))] for part in (train, val)]
     return {
         "chance": chance(labels[0], labels[1]),
         "mean colour, k-NN": mean_colour_knn(images[0], labels[0], images[1], labels[1]),
@@ -73,11 +73,15 @@ def _step_seconds(output: Path, arm: Arm, recipe: Recipe) -> str:
     """Median seconds per step in the arm's last stage."""
     length = int(recipe.content.training.train.OFFICIAL_EPOCH_LENGTH)
     first = arm.switch_epochs[-1][0] * length if arm.switch_epochs else 0
-    entries = [entry for entry in read_training(output / arm.name / "training_metrics.json") if entry["iteration"] > first]
+    entries = [
+        entry for entry in read_training(output / arm.name / "training_metrics.json") if entry["iteration"] > first
+    ]
     return f"{np.median([entry['iter_time'] for entry in entries]):.2f} s"
 
 
-def _table(output: Path, recipe: Recipe, arms: Sequence[Arm], records: Sequence[Record], floors: dict[str, float]) -> Table:
+def _table(
+    output: Path, recipe: Recipe, arms: Sequence[Arm], records: Sequence[Record], floors: dict[str, float]
+) -> Table:
     rows = []
     for arm in arms:
         own = {record.metric: record for record in records if record.arm == arm.name}
@@ -89,7 +93,7 @@ def _table(output: Path, recipe: Recipe, arms: Sequence[Arm], records: Sequence[
     return Table(
         columns=["arm", "probed on", *(f"{title} (%)" for title in _METRICS.values()), "per step"],
         rows=rows,
-        caption=f"Accuracy on {n_images} validation cells with ± one binomial standard error; seconds per step in the last stage.",
+        caption=f"Accuracy on {n_images} validation cells, ± one standard error; seconds per step in the last stage.",
     )
 
 
@@ -109,17 +113,22 @@ def _summary(recipe: Recipe, records: Sequence[Record]) -> str:
     gap = knn[best.name].value - baseline.value
     verdict = "more than" if gap > 2 * spread else "not more than"
     return (
-        f"Four ways to pretrain DINOv2 on {recipe.content.noise} photographs, {recipe.iterations} steps each, probed by upstream's own "
-        f"scripts. Best on noisy cells by k-NN: {best.title}, {100 * knn[best.name].value:.1f} %; plain DINOv2 on noisy images "
+        f"Four ways to pretrain DINOv2 on {recipe.content.noise} photographs, {recipe.iterations} steps each, "
+        "probed by upstream's own "
+        f"scripts. Best on noisy cells by k-NN: {best.title}, {100 * knn[best.name].value:.1f} %; plain DINOv2 "
+        "on noisy images "
         f"{100 * baseline.value:.1f} %, an untrained network {100 * random.value:.1f} %.\n\n"
-        f"The gap between the best arm and the plain one is {100 * gap:.1f} points, {verdict} twice its standard error of "
+        f"The gap between the best arm and the plain one is {100 * gap:.1f} points, {verdict} twice its "
+        "standard error of "
         f"{100 * spread:.1f}. One seed and minutes of training show the path, not a ranking of the methods."
     )
 
 
 def _psnr(output: Path, kind: str) -> float:
     names = [name for name in list_images(output / "clean") if name.startswith("val/")]
-    pairs = ((np.asarray(Image.open(output / folder / name).convert("RGB")) for folder in ("clean", kind)) for name in names)
+    pairs = (
+        (np.asarray(Image.open(output / folder / name).convert("RGB")) for folder in ("clean", kind)) for name in names
+    )
     return float(np.mean([psnr_db(*pair) for pair in pairs]))
 
 
@@ -127,9 +136,9 @@ def _facts(output: Path, recipe: Recipe) -> dict[str, str]:
     training = recipe.content.training
     counts = [len(_dataset(output, "noisy", split)) for split in ("TRAIN", "VAL")]
     return {
-        "Images": f"{counts[0]} training and {counts[1]} validation cells of 64 px, from different parts of 12 photographs",
+        "Images": f"{counts[0]} training, {counts[1]} validation cells of 64 px, from other parts of 12 photographs",
         "Noise": f"{recipe.content.noise}, fixed per image, clipped and stored as 8 bit",
-        "PSNR of validation cells": f"noisy {_psnr(output, 'noisy'):.1f} dB, denoised {_psnr(output, 'denoised'):.1f} dB",
+        "PSNR of validation": f"noisy {_psnr(output, 'noisy'):.1f} dB, denoised {_psnr(output, 'denoised'):.1f} dB",
         "Network": f"{training.student.arch}/{training.student.patch_size}, batch {training.train.batch_size_per_gpu}",
         "Steps per arm": str(recipe.iterations),
         "Denoiser": f"Neighbor2Neighbor, {recipe.content.denoiser.steps} steps on the noisy cells",
@@ -146,20 +155,23 @@ def _figures(output: Path, recipe: Recipe, records: Sequence[Record], floors: di
         FigureBlock(
             "What the model sees",
             _contact_sheet(output, recipe),
-            "Cells before and after noise and denoiser, and the crops of one step of NCT's noisy stage: the student sees the noisy "
+            "Cells before and after noise and denoiser, and the crops of one step of NCT's noisy stage: the "
+            "student sees the noisy "
             "crops, the frozen teacher the denoised twins of the global ones, cut, flipped and coloured alike.",
             "Contact sheet: clean, noisy and denoised cells, and the crops made of them.",
         ),
         FigureBlock(
             "Accuracy on validation cells",
             accuracy_chart(shown, floors),
-            "Dots with 95 % intervals (Wilson). The denoiser-kept arm is probed on denoised cells, all others on noisy ones.",
+            "Dots with 95 % intervals (Wilson). The denoiser-kept arm is probed on denoised cells, all others "
+            "on noisy ones.",
             "Chart of k-NN and linear accuracy per arm, with chance and the colour-only floor.",
         ),
         FigureBlock(
             "Losses",
             loss_curves(runs, switches, keys=("dino_global_crops_loss", "ibot_loss", "anchor_dino_global_crops_loss")),
-            "As upstream logs them, every ten steps. A dashed line marks the switch to noisy images: optimizer and schedules start afresh.",
+            "As upstream logs them, every ten steps. A dashed line marks the switch to noisy images: optimizer "
+            "and schedules start afresh.",
             "Loss curves of the four arms.",
         ),
     ]
@@ -178,21 +190,34 @@ def _contact_sheet(output: Path, recipe: Recipe) -> bytes:
     rows = []
     for name in _SHOWN_CLASSES:
         chosen = [i for i, path in enumerate(names) if path.startswith(f"train/{name}/")][12]
-        crops = preview.crops(output / "configs" / f"{nct.name}.yaml", index=chosen, stage=len(nct.stages) - 1, number=chosen)
+        crops = preview.crops(
+            output / "configs" / f"{nct.name}.yaml", index=chosen, stage=len(nct.stages) - 1, number=chosen
+        )
         before = [Image.open(output / kind / names[chosen]).convert("RGB") for kind in ("clean", "noisy", "denoised")]
         rows.append([*before, crops["global_crops"][0], crops["global_crops_anchor"][0], *crops["local_crops"][:2]])
-    columns = ["clean", "noisy", "denoised", "student:\nglobal crop", "frozen teacher:\nits twin", "student:\nlocal crop", "student:\nlocal crop"]
+    columns = [
+        "clean",
+        "noisy",
+        "denoised",
+        "student:\nglobal crop",
+        "frozen teacher:\nits twin",
+        "student:\nlocal crop",
+        "student:\nlocal crop",
+    ]
     return contact_sheet(columns, rows, list(_SHOWN_CLASSES))
 
 
 def _notes(recipe: Recipe, records: Sequence[Record]) -> list[str]:
     heads = 4 * len(recipe.content.evaluation.linear.learning_rates)
     return [
-        "The class of a cell is the picture it was cut from; training and validation cells come from different parts of it.",
-        f"Linear top-1 is the best of {heads} heads on the validation cells themselves, as upstream's linear.py chooses it: optimistic, for "
+        "The class of a cell is the picture it was cut from; training and validation cells come from different "
+        "parts of it.",
+        f"Linear top-1 is the best of {heads} heads on the validation cells themselves, as upstream's "
+        "linear.py chooses it: optimistic, for "
         "every arm and for the random network alike.",
         "Probes resize a cell to 224 px, as upstream does; pretraining sees 64 px.",
-        "The published recipe needs days; this one differs from it (layerscale 1, Sinkhorn, 512 prototypes, short warm-ups) because the "
+        "The published recipe needs days; this one differs from it (layerscale 1, Sinkhorn, 512 prototypes, "
+        "short warm-ups) because the "
         "published settings do not leave their uniform loss within minutes.",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in records[0].versions.items()) + ".",
     ]

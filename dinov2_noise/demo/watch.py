@@ -1,4 +1,6 @@
-"""Progress of trainings that run in processes of their own, read from the metrics upstream appends every ten iterations."""
+"""Progress of trainings that run in processes of their own, read from the metrics upstream appends every ten
+iterations.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,13 @@ _PERIOD_S = 1.0
 @contextmanager
 def watch_training(output: Path, arms: Sequence[Arm], iterations: int) -> Iterator[None]:
     """Show a bar per arm while the block runs."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeRemainingColumn(),
+    )
     stop = threading.Event()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         tasks = {arm.name: progress.add_task(arm.title, total=iterations) for arm in arms}

@@ -74,6 +74,8 @@ def add_noise(
     _copy_labels(source, destination)
     job = _Job(source, destination, model, base_seed)
     pending = _without_output(names, destination)
+    if pending:
+        output.reopen()
     failures = _run(job, pending, workers=workers, progress=progress)
     if failures:
         raise _summary(failures, total=len(names))

@@ -33,7 +33,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 LINE_STYLES = ("-", "--", "-.", ":")
 METRIC_LABELS = {"knn_top1": "k-NN", "linear_top1": "linear probe"}
-LOSS_KEYS = ("total_loss", "anchor_dino_local_loss", "anchor_dino_global_loss", "anchor_ibot_loss")
+LOSS_KEYS = ("total_loss", "anchor_dino_local_crops_loss", "anchor_dino_global_crops_loss", "anchor_ibot_loss")
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",

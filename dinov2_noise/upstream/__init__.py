@@ -1,4 +1,5 @@
-"""The only code that knows ``dinov2``: one file per upstream module, of the same name, attached when that module is imported.
+"""The only code that knows ``dinov2``: one file per upstream module, of the same name, attached when that module is
+imported.
 
 Read against facebookresearch/dinov2 at b8931f7 (August 2025) and the PyPI wheel ``dinov2==0.0.1.dev2``.
 """

@@ -1,7 +1,7 @@
 """``dinov2.distributed``: start without CUDA, and give the tasks of submitit's local executor their ranks.
 
-Replaced: `enable`. On a CPU it uses gloo and, unless a launcher has set the environment, a group of one process. Read against lines
-127-169 and 230-270.
+Replaced: `enable`. On a CPU it uses gloo and, unless a launcher has set the environment, a group of one process. Read
+against lines 127-169 and 230-270.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _gloo(distributed: ModuleType) -> Iterator[None]:
         yield
 
 
-def attach(module: Any | ModuleType) -> None:
+def attach(module: Any) -> None:
     original = expect_signature(
         module,
         "enable",
@@ -68,7 +68,9 @@ def attach(module: Any | ModuleType) -> None:
     )
 
     @wraps(original)
-    def enable(*, set_cuda_current_device: bool = True, overwrite: bool = False, allow_nccl_timeout: bool = False) -> None:
+    def enable(
+        *, set_cuda_current_device: bool = True, overwrite: bool = False, allow_nccl_timeout: bool = False
+    ) -> None:
         if not torch.cuda.is_available():
             cpu.use_cpu()
             os.environ.update(launcher_environment(os.environ))

@@ -1,7 +1,9 @@
-"""``dinov2.fsdp``: sharding on today's PyTorch and on a CPU, and checkpoints that do not depend on the number of processes.
+"""``dinov2.fsdp``: sharding on today's PyTorch and on a CPU, and checkpoints that do not depend on the number of
+processes.
 
-Replaced: `get_fsdp_wrapper` (on a CPU), `free_if_fsdp` (its attributes were renamed in torch 2.1) and `FSDPCheckpointer` (one file for all
-ranks, written under a temporary name; upstream's rank files fail on one GPU). Read against lines 21-87 and 90-154.
+Replaced: `get_fsdp_wrapper` (on a CPU), `free_if_fsdp` (its attributes were renamed in torch 2.1) and
+`FSDPCheckpointer` (one file for all ranks, written under a temporary name; upstream's rank files fail on one GPU).
+Read against lines 21-87 and 90-154.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ import os
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.signatures import expect_signature
 
 
-def attach(module: Any | ModuleType) -> None:
+def attach(module: Any) -> None:
     _replace_wrapper(module)
     _replace_free(module)
     _replace_checkpointer(module)
@@ -59,7 +60,9 @@ def _replace_wrapper(module: Any) -> None:
 
 
 def _broadcast_from_first_rank(network: nn.Module) -> None:
-    """What ``sync_module_states`` does on GPUs: every rank starts with rank 0's weights (upstream seeds ranks differently)."""
+    """What ``sync_module_states`` does on GPUs: every rank starts with rank 0's weights (upstream seeds ranks
+    differently).
+    """
     with torch.no_grad():
         for tensor in [*network.parameters(), *network.buffers()]:
             dist.broadcast(tensor, src=0)
@@ -75,7 +78,7 @@ def _replace_free(module: Any) -> None:
     module.free_if_fsdp = free_if_fsdp
 
 
-class _ReadOnlyPathManager(PathManager):
+class _ReadOnlyPathManager(PathManager):  # type: ignore[misc]
     """Of all ranks, only the first may delete old checkpoints."""
 
     def rm(self, path: str) -> None:
@@ -99,7 +102,9 @@ def _plain(value: Any) -> Any:
 
 
 class _FullOptimizer:
-    """An optimizer whose state dict is whole on rank 0, keyed by parameter name, and can be loaded on any number of ranks."""
+    """An optimizer whose state dict is whole on rank 0, keyed by parameter name, and can be loaded on any number of
+    ranks.
+    """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.model, self.optimizer = model, optimizer
@@ -119,7 +124,12 @@ def _replace_checkpointer(module: Any) -> None:
         """One file ``<name>.pth`` with model and optimizer in full, and ``last_checkpoint`` naming the newest."""
 
         def __init__(
-            self, model: nn.Module, save_dir: str = "", *, optimizer: torch.optim.Optimizer | None = None, **options: Any
+            self,
+            model: nn.Module,
+            save_dir: str = "",
+            *,
+            optimizer: torch.optim.Optimizer | None = None,
+            **options: Any,
         ) -> None:
             if optimizer is not None:
                 options["optimizer"] = _FullOptimizer(model, optimizer)
@@ -159,8 +169,9 @@ def _replace_checkpointer(module: Any) -> None:
 def _apply_pending_center_updates(model: nn.Module) -> None:
     """Losses apply the last step's center update at the next one; a checkpoint without it would resume differently."""
     for part in model.modules():
-        if hasattr(part, "apply_center_update"):
-            part.apply_center_update()
+        apply: Any = getattr(part, "apply_center_update", None)
+        if apply is not None:
+            apply()
 
 
 def _write(data: dict[str, Any], path: Path) -> None:

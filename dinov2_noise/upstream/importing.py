@@ -1,10 +1,12 @@
 """Attach our code to upstream's modules while Python imports them.
 
-A `sys.meta_path` finder rather than post-import hooks of a library, for three reasons: upstream's training module asserts xFormers
-*while* it is imported, and torchvision needs operator schemas *before* it is, so some seams must act around the import; and a hook that
-fails must fail at every import, whereas wrapt removes a hook before it runs and lets a second import succeed unpatched.
+A `sys.meta_path` finder rather than post-import hooks of a library, for three reasons: upstream's training module
+asserts xFormers *while* it is imported, and torchvision needs operator schemas *before* it is, so some seams must act
+around the import; and a hook that fails must fail at every import, whereas wrapt removes a hook before it runs and
+lets a second import succeed unpatched.
 
-A seam is a module of ours with ``attach(module)``, and optionally ``surround()``, a context manager held while upstream's code runs.
+A seam is a module of ours with ``attach(module)``, and optionally ``surround()``, a context manager held while
+upstream's code runs.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def is_attached(module: ModuleType) -> bool:
 class SeamLoader(Loader):
     """Runs the module's own loader, then attaches the seam.
 
-    If the seam fails, `importlib` drops the module from `sys.modules`: the next import comes here again and fails again.
+    If the seam fails, `importlib` drops the module from `sys.modules`: the next import comes here again and fails
+    again.
     """
 
     def __init__(self, loader: Loader, seam_name: str) -> None:

@@ -1,4 +1,6 @@
-"""The crops of one sample as the model sees them, made by upstream's own data pipeline, as images a person can look at."""
+"""The crops of one sample as the model sees them, made by upstream's own data pipeline, as images a person can look
+at.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ def crops(config_file: Path, *, index: int, stage: int, number: int = 0) -> Mapp
         local_crops_size=cfg.crops.local_crops_size,
     )
     views = StagedViews(build(config, cfg.train.OFFICIAL_EPOCH_LENGTH), cfg.train.seed)
-    sample = views(data.make(cfg.train.dataset_path, transform, None), Draw(index, stage, number))
+    source: Any = data.make(cfg.train.dataset_path, transform, None)
+    sample = views(source, Draw(index, stage, number))
     names = ("global_crops", "local_crops", "global_crops_anchor")
     return {name: [_to_image(crop) for crop in sample[name]] for name in names if name in sample}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from dinov2_noise.curriculum.config import CurriculumConfig
-from dinov2_noise.curriculum.schedules import ScheduleSettings, StagedSchedules, staged_schedules
+from dinov2_noise.curriculum.schedules import FloatArray, ScheduleSettings, StagedSchedules, staged_schedules
 from dinov2_noise.curriculum.stages import Curriculum
 from dinov2_noise.errors import PluginError
 
@@ -21,10 +20,9 @@ class Run:
     """A run with a curriculum.
 
     Attributes:
-        cfg: upstream's merged config; upstream goes on changing it (it sets ``optim.lr``), so schedules are built when first asked for.
-        config: our section of it.
-        curriculum: the same, in iterations.
-        optimizer: upstream's optimizer, known once its checkpointer has been built.
+        cfg: upstream's merged config; upstream goes on changing it (it sets ``optim.lr``), so schedules are built
+        when first asked for. config: our section of it. curriculum: the same, in iterations. optimizer: upstream's
+        optimizer, known once its checkpointer has been built.
     """
 
     cfg: Any
@@ -41,10 +39,11 @@ class Run:
     def schedules(self) -> StagedSchedules:
         return staged_schedules(ScheduleSettings.from_config(self.cfg), self.config)
 
-    def next_schedule(self, asked: dict[str, Any]) -> np.ndarray:
+    def next_schedule(self, asked: dict[str, Any]) -> FloatArray:
         """The staged form of the schedule that upstream's `build_schedulers` asks for.
 
-        It asks for five in a fixed order; each request is compared with what that order means, so that another order is an error.
+        It asks for five in a fixed order; each request is compared with what that order means, so that another order
+        is an error.
 
         Raises:
             PluginError: upstream asks for something else than expected.
@@ -57,8 +56,8 @@ class Run:
                 f"found {asked}, written for {expected}"
             )
         self._schedules_handed_out += 1
-        schedule: np.ndarray = getattr(self.schedules, name)
-        return schedule.copy()
+        schedule: FloatArray = getattr(self.schedules, name)
+        return np.array(schedule)
 
     def _expected(self) -> list[tuple[str, dict[str, Any]]]:
         cfg, length = self.cfg, self.cfg.train.OFFICIAL_EPOCH_LENGTH

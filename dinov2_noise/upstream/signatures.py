@@ -15,17 +15,20 @@ def _shape(function: Callable[..., Any]) -> list[tuple[str, Any, bool]]:
 
 
 def expect_signature(owner: Any, name: str, written_for: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``owner.name`` if it takes the parameters of ``written_for``: same names, kinds, and the same ones optional.
+    """Return ``owner.name`` if it takes the parameters of ``written_for``: same names, kinds, and the same ones
+    optional.
 
     Annotations and default values may differ (they do between upstream's releases).
 
     Raises:
         PluginError: the attribute is missing or its signature differs; both signatures are printed.
     """
-    found = getattr(owner, name, None)
+    found: Callable[..., Any] | None = getattr(owner, name, None)
     label = f"{getattr(owner, '__module__', None) or ''}.{owner.__name__}".lstrip(".")
     if not callable(found):
-        raise PluginError(f"{label} has no callable {name!r}: this version of DINOv2 is not one dinov2-noise was written for")
+        raise PluginError(
+            f"{label} has no callable {name!r}: this version of DINOv2 is not one dinov2-noise was written for"
+        )
     if _shape(found) != _shape(written_for):
         raise PluginError(
             f"{label}.{name} has another signature than dinov2-noise was written for:\n"

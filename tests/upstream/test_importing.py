@@ -1,4 +1,6 @@
-"""Seams attach while modules are imported, once, and a broken one fails every time. Shown on a package of this test's own."""
+"""Seams attach while modules are imported, once, and a broken one fails every time. Shown on a package of this test's
+own.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "victim").mkdir()
     (tmp_path / "victim" / "__init__.py").write_text("from .leaf import value\n")
     (tmp_path / "victim" / "leaf.py").write_text(
-        "import sys\nduring = 'lent' in sys.modules\ndef value(x, y=1):\n    return 'original'\nif __name__ == '__main__':\n    print('main')\n"
+        "import sys\nduring = 'lent' in sys.modules\ndef value(x, y=1):\n    return 'original'\n"
     )
     (tmp_path / "good_seam.py").write_text(
         "import sys, types\nfrom contextlib import contextmanager\ncalls = []\n"
@@ -70,7 +72,7 @@ def test_attaching_twice_attaches_once(package: Path) -> None:
 def test_a_broken_seam_fails_every_import(package: Path) -> None:
     _find("broken_seam")
     for _ in range(3):
-        with pytest.raises(PluginError, match="broken_seam could not attach to victim.leaf.*boom.*doctor"):
+        with pytest.raises(PluginError, match=r"broken_seam could not attach to victim\.leaf.*boom.*doctor"):
             importlib.import_module("victim.leaf")
         assert "victim.leaf" not in sys.modules
 

@@ -1,12 +1,12 @@
 """``dinov2.data.augmentations``: the same random view of a noisy image and of its denoised twin.
 
-Replaced: `DataAugmentationDINO`, by a subclass that also takes `Views`. Crops of the main image come from upstream's own ``__call__``; the
-twin's global crops replay the same random draws. Given an image it is upstream's. Read against lines 32-118.
+Replaced: `DataAugmentationDINO`, by a subclass that also takes `Views`. Crops of the main image come from upstream's
+own ``__call__``; the twin's global crops replay the same random draws. Given an image it is upstream's. Read against
+lines 32-118.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 from dinov2_noise.augment.replay import capture, replay
@@ -14,15 +14,19 @@ from dinov2_noise.augment.views import Views
 from dinov2_noise.upstream.signatures import expect_signature
 
 
-def attach(module: Any | ModuleType) -> None:
+def _written_for(
+    self: Any,
+    global_crops_scale: Any,
+    local_crops_scale: Any,
+    local_crops_number: Any,
+    global_crops_size: int = 224,
+    local_crops_size: int = 96,
+) -> None: ...
+
+
+def attach(module: Any) -> None:
     upstream_class = module.DataAugmentationDINO
-    expect_signature(
-        upstream_class,
-        "__init__",
-        lambda self, global_crops_scale, local_crops_scale, local_crops_number, global_crops_size=224, local_crops_size=96: (
-            None
-        ),
-    )
+    expect_signature(upstream_class, "__init__", _written_for)
     expect_signature(upstream_class, "__call__", lambda self, image: None)
 
     class DataAugmentationDINO(upstream_class):  # type: ignore[misc, valid-type]

@@ -6,7 +6,6 @@ Replaced: `collate_data_and_cast`. Batches without a curriculum are upstream's. 
 from __future__ import annotations
 
 from functools import wraps
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from dinov2_noise.augment.replay import rng_scope
 from dinov2_noise.upstream.signatures import expect_signature
 
 
-def attach(module: Any | ModuleType) -> None:
+def attach(module: Any) -> None:
     original = expect_signature(
         module,
         "collate_data_and_cast",

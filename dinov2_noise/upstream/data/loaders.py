@@ -1,14 +1,13 @@
 """``dinov2.data.loaders``: our datasets behind upstream's dataset strings, and the curriculum's sampler.
 
-Replaced: `make_dataset` for the names registered in `dinov2_noise.data`, and `_make_sampler` for a dataset with a curriculum (upstream
-hands the iteration to resume at over as ``seed``). Read against lines 47-109 and 112-214.
+Replaced: `make_dataset` for the names registered in `dinov2_noise.data`, and `_make_sampler` for a dataset with a
+curriculum (upstream hands the iteration to resume at over as ``seed``). Read against lines 47-109 and 112-214.
 """
 
 from __future__ import annotations
 
 import logging
 from functools import wraps
-from types import ModuleType
 from typing import Any
 
 from dinov2_noise import data
@@ -21,7 +20,7 @@ from dinov2_noise.upstream.signatures import expect_signature
 logger = logging.getLogger("dinov2")
 
 
-def attach(module: Any | ModuleType) -> None:
+def attach(module: Any) -> None:
     _replace_make_dataset(module)
     _replace_make_sampler(module)
 
@@ -36,7 +35,7 @@ def _replace_make_dataset(module: Any) -> None:
         if dataset_str.split(":")[0] not in data.DATASETS:
             return original(dataset_str=dataset_str, transform=transform, target_transform=target_transform)
         logger.info('using dataset: "%s"', dataset_str)
-        dataset = data.make(dataset_str, transform, target_transform)
+        dataset: Any = data.make(dataset_str, transform, target_transform)
         logger.info("# of dataset samples: %s", f"{len(dataset):,d}")
         run = runtime.current()
         if run is not None and getattr(transform, "takes_views", False):

@@ -1,7 +1,7 @@
 """``dinov2.layers.attention``: the built-in operators where xFormers cannot be used.
 
-Replaced: the names ``memory_efficient_attention`` and ``unbind``, and ``XFORMERS_AVAILABLE`` set to True, without which `MemEffAttention`
-refuses packed sequences. Read against lines 22-36 and 81-99.
+Replaced: the names ``memory_efficient_attention`` and ``unbind``, and ``XFORMERS_AVAILABLE`` set to True, without
+which `MemEffAttention` refuses packed sequences. Read against lines 22-36 and 81-99.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 from dinov2_noise import xformers_ops
@@ -24,7 +23,7 @@ def surround() -> Iterator[None]:
         yield
 
 
-def attach(module: Any | ModuleType) -> None:
+def attach(module: Any) -> None:
     expect_signature(module.MemEffAttention, "forward", lambda self, x, attn_bias=None: None)
     if xformers_ops.xformers_ops() is not None:
         return

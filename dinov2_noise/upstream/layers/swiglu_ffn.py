@@ -1,4 +1,6 @@
-"""``dinov2.layers.swiglu_ffn``: nothing to replace (upstream has its own fallback of the same parameters), only its warning is kept back."""
+"""``dinov2.layers.swiglu_ffn``: nothing to replace (upstream has its own fallback of the same parameters), only its
+warning is kept back.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The frozen teacher of NCT: the EMA teacher as it stood at the switch, asked about the denoised twins of the global crops.
+"""The frozen teacher of NCT: the EMA teacher as it stood at the switch, asked about the denoised twins of the global
+crops.
 
-"Ditch the Denoiser", arXiv 2505.12191, section on denoised-teacher regularization. As in the published code its tokens pass through the
-*current* EMA teacher's heads (``heads: ema``) or its own (``heads: frozen``), and it has centers of its own.
+"Ditch the Denoiser", arXiv 2505.12191, section on denoised-teacher regularization. As in the published code its
+tokens pass through the *current* EMA teacher's heads (``heads: ema``) or its own (``heads: frozen``), and it has
+centers of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ class FrozenTeacher(nn.Module):
     """
 
     frozen: Tensor
+    architecture: Any
+    dino_loss: Any
+    ibot_patch_loss: Any
 
     def __init__(self, architecture: Any, curriculum: Curriculum) -> None:
         super().__init__()
@@ -75,8 +80,8 @@ class FrozenTeacher(nn.Module):
         """Target probabilities for a batch; ``heads`` is ``ema`` or ``frozen``.
 
         Returns:
-            (2B, K) for the student's global crops, each from the *other* crop's twin, and (M, K) for its masked patches, or None
-            without iBOT.
+            (2B, K) for the student's global crops, each from the *other* crop's twin, and (M, K) for its masked
+            patches, or None without iBOT.
         """
         from dinov2.fsdp import reshard_fsdp_model
 
@@ -88,7 +93,9 @@ class FrozenTeacher(nn.Module):
         if self.ibot_patch_loss is not None:
             indices = images["mask_indices_list"].cuda(non_blocking=True)
             masked = tokens["x_norm_patchtokens"].flatten(0, 1).index_select(0, indices)
-        cls, masked = self._through_heads(cls, masked, self.networks if heads == "frozen" else self.architecture.teacher)
+        cls, masked = self._through_heads(
+            cls, masked, self.networks if heads == "frozen" else self.architecture.teacher
+        )
         reshard_fsdp_model(self.networks)
         return self._probabilities(cls, masked, images, teacher_temp)
 
@@ -108,14 +115,14 @@ class FrozenTeacher(nn.Module):
             if masked is None:
                 return cls_probabilities, None
             count = images["n_masked_patches"].clone().cuda(non_blocking=True)  # summed over ranks in place
-            return cls_probabilities, self.ibot_patch_loss.sinkhorn_knopp_teacher(  # type: ignore[union-attr, operator]
+            return cls_probabilities, self.ibot_patch_loss.sinkhorn_knopp_teacher(
                 masked, teacher_temp=teacher_temp, n_masked_patches_tensor=count
             )
         cls_probabilities = self.dino_loss.softmax_center_teacher(cls, teacher_temp=teacher_temp)
         self.dino_loss.update_center(cls)
         if masked is None:
             return cls_probabilities, None
-        loss: Any = self.ibot_patch_loss
+        loss = self.ibot_patch_loss
         # Upstream hands patches over as one batch entry, (1, M, K), and averages over M.
         masked_probabilities = loss.softmax_center_teacher(masked.unsqueeze(0), teacher_temp=teacher_temp).squeeze(0)
         loss.update_center(masked.unsqueeze(0))

@@ -1,8 +1,8 @@
 """``dinov2.train.ssl_meta_arch``: the frozen teacher and its loss, the restart at a switch, and today's FSDP.
 
-Replaced: `SSLMetaArch`, by a subclass. ``forward_backward`` stays upstream's: the student's head runs once in it, so a forward hook sees the
-logits, and it calls ``backprop_loss`` once, so the anchor is added there. ``update_teacher`` and ``fsdp_synchronize_streams`` use
-attributes of FSDP that torch renamed in 2.1. Read against lines 34-400.
+Replaced: `SSLMetaArch`, by a subclass. ``forward_backward`` stays upstream's: the student's head runs once in it, so
+a forward hook sees the logits, and it calls ``backprop_loss`` once, so the anchor is added there. ``update_teacher``
+and ``fsdp_synchronize_streams`` use attributes of FSDP that torch renamed in 2.1. Read against lines 34-400.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _displayed(terms: AnchorTerms) -> dict[str, Tensor]:
     }
 
 
-def attach(module: Any | ModuleType) -> None:
+def attach(module: Any) -> None:
     upstream_class = module.SSLMetaArch
     expect_signature(upstream_class, "__init__", lambda self, cfg: None)
     expect_signature(upstream_class, "forward_backward", lambda self, images, teacher_temp: None)
@@ -72,7 +72,8 @@ def attach(module: Any | ModuleType) -> None:
     expect_signature(upstream_class, "prepare_for_distributed_training", lambda self: None)
 
     class SSLMetaArch(_Mended, _Staged, upstream_class):  # type: ignore[misc, valid-type]
-        """Upstream's student and teacher, mended for today's PyTorch, with the stages and the anchor of a curriculum."""
+        """Upstream's student and teacher, mended for today's PyTorch, with the stages and the anchor of a "
+        "curriculum."""
 
     SSLMetaArch.__module__ = module.__name__
     SSLMetaArch.__qualname__ = "SSLMetaArch"
@@ -94,7 +95,9 @@ class _Mended:
             require_fit(self.student["backbone"], weights, cfg.student.pretrained_weights)
 
     def fsdp_synchronize_streams(self) -> None:
-        """Upstream shares one set of streams; each FSDP root now waits for the current stream itself, so once is enough."""
+        """Upstream shares one set of streams; each FSDP root now waits for the current stream itself, so once is
+        enough.
+        """
         if self.need_to_synchronize_fsdp_streams and torch.cuda.is_available():
             torch.cuda.synchronize()
         self.need_to_synchronize_fsdp_streams = False
@@ -102,8 +105,8 @@ class _Mended:
     @torch.no_grad()
     def update_teacher(self, m: float) -> None:
         """EMA over the local shards: teacher = m * teacher + (1 - m) * student."""
-        students = [p for part in self.student.values() for p in part.parameters()]
-        teachers = [p for name in self.student for p in self.teacher[name].parameters()]
+        students: list[Tensor] = [p for part in self.student.values() for p in part.parameters()]
+        teachers: list[Tensor] = [p for name in self.student for p in self.teacher[name].parameters()]
         torch._foreach_mul_(teachers, m)
         torch._foreach_add_(teachers, students, alpha=1 - m)
 
@@ -124,7 +127,10 @@ class _Staged:
         self._terms: AnchorTerms | None = None
         self._student_logits: dict[str, Tensor] = {}
         if self._run is None and cfg.get("curriculum") is not None:
-            raise PluginError("the config has a curriculum, but dinov2_noise did not see it: build the config with dinov2.utils.config.setup")
+            raise PluginError(
+                "the config has a curriculum, but dinov2_noise did not see it: build the config with "
+                "dinov2.utils.config.setup"
+            )
         if self._run is not None and any(stage.anchor is not None for stage in self._run.curriculum.stages):
             self.frozen_teacher = FrozenTeacher(self, self._run.curriculum)
         self._fresh_scaler_state = self.fp16_scaler.state_dict() if self.fp16_scaler is not None else {}
@@ -159,7 +165,9 @@ class _Staged:
             self._anchored.eval()
 
     def forward_backward(self, images: dict[str, Any], teacher_temp: float) -> dict[str, Tensor]:
-        """Upstream's step; in an anchored stage with the three anchor terms in the loss and, without their weight, in the result."""
+        """Upstream's step; in an anchored stage with the three anchor terms in the loss and, without their weight, in
+        the result.
+        """
         if self._run is None:
             return super().forward_backward(images, teacher_temp)  # type: ignore[misc, no-any-return]
         stage = self._enter_stage(images)
@@ -206,17 +214,19 @@ class _Staged:
         """The batch's stage; at its first iteration do what the switch demands."""
         assert self._run is not None
         if "stage" not in images:
-            raise PluginError("a curriculum is configured, but the batch names no stage: the data loader is not dinov2-noise's")
-        stage = self._run.curriculum.stages[images["stage"]]
-        if stage is self._stage:
+            raise PluginError(
+                "a curriculum is configured, but the batch names no stage: the data loader is not dinov2-noise's"
+            )
+        stage: Stage = self._run.curriculum.stages[images["stage"]]
+        if self._stage is stage:
             return stage
         previous, self._stage = self._stage, stage
         if previous is not None or self._iteration(images) == stage.first_iteration:
             self._switch(stage)
         elif stage.anchor is not None and self._anchored is not None and not self._anchored.is_frozen:
             raise CheckpointError(
-                f"resumed inside stage {stage.name!r}, whose anchor needs a frozen teacher, from a checkpoint that holds none: "
-                "resume from one of this run's own checkpoints"
+                f"resumed inside stage {stage.name!r}, whose anchor needs a frozen teacher, from a checkpoint "
+                "that holds none: resume from one of this run's own checkpoints"
             )
         return stage
 
@@ -237,7 +247,10 @@ class _Staged:
         """Fresh optimizer state and gradient scale, in place: upstream's loop holds references to both."""
         assert self._run is not None
         if self._run.optimizer is None:
-            raise PluginError("a stage restarts the optimizer, but dinov2-noise has not seen it: FSDPCheckpointer was built without it")
+            raise PluginError(
+                "a stage restarts the optimizer, but dinov2-noise has not seen it: FSDPCheckpointer was built "
+                "without it"
+            )
         self._run.optimizer.state.clear()
         if self._fresh_scaler_state:
             self.fp16_scaler.load_state_dict(self._fresh_scaler_state)

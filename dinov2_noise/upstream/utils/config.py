@@ -1,14 +1,13 @@
 """``dinov2.utils.config``: read our sections, strictly, as soon as upstream has merged its config.
 
-Replaced: `get_cfg_from_args`. Without our sections the merged config is upstream's, except for the precision on a CPU. Read against
-lines 38-44 and 63-72.
+Replaced: `get_cfg_from_args`. Without our sections the merged config is upstream's, except for the precision on a
+CPU. Read against lines 38-44 and 63-72.
 """
 
 from __future__ import annotations
 
 import logging
 from functools import wraps
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from dinov2_noise.upstream.utils import strict
 logger = logging.getLogger("dinov2")
 
 
-def attach(module: Any | ModuleType) -> None:
+def attach(module: Any) -> None:
     original = expect_signature(module, "get_cfg_from_args", lambda args: None)
 
     @wraps(original)

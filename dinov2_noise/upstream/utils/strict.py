@@ -13,7 +13,14 @@ from dinov2_noise.errors import ConfigError, OutputFolderError
 
 OUR_SECTIONS = ("curriculum",)
 # Of no influence on what is learned, or (optim.lr) set by upstream from other keys.
-_MAY_DIFFER = ("train.output_dir", "train.num_workers", "train.saveckp_freq", "optim.lr", "compute_precision", "evaluation")
+_MAY_DIFFER = (
+    "train.output_dir",
+    "train.num_workers",
+    "train.saveckp_freq",
+    "optim.lr",
+    "compute_precision",
+    "evaluation",
+)
 
 
 def check_keys(cfg: Any, upstream_defaults: Any) -> None:
@@ -35,9 +42,7 @@ def check_keys(cfg: Any, upstream_defaults: Any) -> None:
         raise ConfigError(f"unknown config key {key!r}: {hint}valid keys there: {', '.join(valid)}")
 
 
-def _unknown(
-    found: Mapping[Any, Any], known: Mapping[Any, Any], prefix: str
-) -> Iterator[tuple[str, list[str]]]:
+def _unknown(found: Mapping[Any, Any], known: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, list[str]]]:
     for key, value in found.items():
         if key not in known:
             yield f"{prefix}{key}", [str(sibling) for sibling in known]
@@ -58,9 +63,7 @@ def check_output_folder(cfg: Any) -> None:
     before = _flat(OmegaConf.to_container(OmegaConf.load(saved), resolve=False), "")
     now = _flat(OmegaConf.to_container(cfg, resolve=False), "")
     differing = [
-        key
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and not key.startswith(_MAY_DIFFER)
+        key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and not key.startswith(_MAY_DIFFER)
     ]
     if differing:
         rows = "".join(f"\n  {key}: there {before.get(key)!r}, now {now.get(key)!r}" for key in differing[:8])

@@ -1,8 +1,8 @@
 """``dinov2.utils.utils``: staged schedules, and weights that must fit.
 
-Replaced: `CosineScheduler` (with a curriculum its values come from `dinov2_noise.curriculum`; without one it is upstream's) and
-`load_pretrained_weights` (upstream loads with ``strict=False``: a checkpoint of another architecture would leave a random network).
-Read against lines 22-37 and 66-95.
+Replaced: `CosineScheduler` (with a curriculum its values come from `dinov2_noise.curriculum`; without one it is
+upstream's) and `load_pretrained_weights` (upstream loads with ``strict=False``: a checkpoint of another architecture
+would leave a random network). Read against lines 22-37 and 66-95.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import wraps
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.signatures import expect_signature
 
 
-def attach(module: Any | ModuleType) -> None:
+def attach(module: Any) -> None:
     _stage_schedules(module)
     _check_weights(module)
 
@@ -96,6 +95,7 @@ def require_fit(model: nn.Module, weights: Mapping[str, Any], source: str) -> No
         raise CheckpointError(
             f"weights {source!r} belong to another architecture than the config's: {len(differences)} of "
             f"{len(model.state_dict())} entries do not fit:{rows}\n"
-            "Use the config.yaml saved beside the run that made them (student.arch, student.patch_size, crops.global_crops_size, "
+            "Use the config.yaml saved beside the run that made them (student.arch, student.patch_size, "
+            "crops.global_crops_size, "
             "student.block_chunks)."
         )
