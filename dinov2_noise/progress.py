@@ -1,7 +1,8 @@
-"""Progress of long commands: count, rate and time left, in a terminal or in a log file."""
+"""Progress of long commands: count, rate and time left, as a bar in a terminal and as a line now and then in a log."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -10,9 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 T = TypeVar("T")
 
+LOG_PERIOD_S = 20.0
+
 
 def track(items: Iterable[T], *, total: int, description: str) -> Iterator[T]:
-    """Yield ``items`` while a bar on standard error shows how far they are."""
+    """Yield ``items`` while standard error shows how far they are."""
+    console = Console(stderr=True, highlight=False)
+    return (_bar if console.is_terminal else _lines)(items, total, description, console)
+
+
+def _bar(items: Iterable[T], total: int, description: str, console: Console) -> Iterator[T]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -20,10 +28,20 @@ def track(items: Iterable[T], *, total: int, description: str) -> Iterator[T]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console) as progress:
         task_id = progress.add_task(description, total=total, rate="")
         for item in items:
             yield item
             progress.advance(task_id)
             speed = progress.tasks[0].speed
             progress.update(task_id, rate=f"{speed:.1f}/s" if speed else "")
+
+
+def _lines(items: Iterable[T], total: int, description: str, console: Console) -> Iterator[T]:
+    start = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if done == total or now - last >= LOG_PERIOD_S:
+            last, rate = now, done / max(now - start, 1e-9)
+            console.print(f"{description}: {done}/{total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")

@@ -1,0 +1,184 @@
+"""Upstream's config with our sections: strict, staged, and safe against the wrong output folder."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from dinov2_noise.configs import shipped
+from dinov2_noise.errors import CheckpointError, ConfigError, OutputFolderError, PluginError
+from dinov2_noise.upstream import runtime
+from dinov2_noise.upstream.utils import strict
+from dinov2_noise.upstream.utils.utils import read_weights, require_fit
+
+pytestmark = pytest.mark.upstream
+
+
+@pytest.fixture(autouse=True)
+def _no_run_left() -> Iterator[None]:
+    yield
+    runtime.start(None)
+
+
+def _merged(path: Path, tmp_path: Path, *options: str) -> Any:
+    """What upstream's `setup` merges for its training script; the scaling rule applied as for one process."""
+    from dinov2.utils.config import apply_scaling_rules_to_cfg, get_cfg_from_args
+
+    args = argparse.Namespace(
+        config_file=str(path), output_dir=str(tmp_path / "out"), opts=list(options), eval_only=False
+    )
+    return apply_scaling_rules_to_cfg(get_cfg_from_args(args))
+
+
+def _with(tmp_path: Path, **sections: Any) -> Path:
+    path = tmp_path / "config.yaml"
+    OmegaConf.save(OmegaConf.merge(OmegaConf.load(shipped()["nct"]), sections), path)
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_shipped_configs_hold_the_published_settings(name: str, tmp_path: Path) -> None:
+    cfg = _merged(shipped()[name], tmp_path)
+    assert cfg.optim.lr == pytest.approx(0.004 * (128 / 1024) ** 0.5)
+    assert (cfg.student.arch, cfg.student.patch_size, cfg.student.drop_path_rate) == ("vit_base", 16, 0.1)
+    assert (cfg.optim.epochs, cfg.train.OFFICIAL_EPOCH_LENGTH, 4 * cfg.train.batch_size_per_gpu) == (100, 2500, 512)
+    assert (cfg.student.layerscale, cfg.train.centering, cfg.dino.head_n_prototypes) == (1e-5, "centering", 65536)
+    assert (cfg.dino.koleo_loss_weight, cfg.ibot.mask_sample_probability) == (0.1, 0.5)
+    assert (cfg.optim.layerwise_decay, cfg.optim.patch_embed_lr_mult, cfg.optim.clip_grad) == (0.9, 0.2, 3.0)
+    run = runtime.current()
+    if name == "baseline_noisy":
+        assert run is None
+        return
+    assert run is not None
+    assert [(stage.first_iteration, stage.n_iterations, stage.view) for stage in run.curriculum.stages] == [
+        (0, 75_000, "denoised"),
+        (75_000, 175_000, "noisy"),
+    ]
+    anchors = [stage.anchor for stage in run.curriculum.stages]
+    assert anchors[0] is None
+    assert (None if anchors[1] is None else (anchors[1].weight, anchors[1].heads)) == (
+        (1.6, "ema") if name == "nct" else None
+    )
+
+
+def test_build_schedulers_gives_the_staged_schedules(tmp_path: Path) -> None:
+    from dinov2.train.train import build_schedulers
+
+    cfg = _merged(shipped()["nct"], tmp_path)
+    lr, wd, momentum, temperature, last_layer = build_schedulers(cfg)
+    switch, peak = 75_000, 0.004 * (128 / 1024) ** 0.5
+    assert [lr[i] for i in (0, switch)] == [0, 0]
+    assert lr[25_000 - 1] == pytest.approx(peak), "10 epochs of warm-up"
+    assert lr[switch + 12_500 - 1] == pytest.approx(peak), "5 epochs after the switch"
+    assert lr[switch - 1] == pytest.approx(1e-6 + 0.5 * (peak - 1e-6) * (1 + np.cos(np.pi * 49_999 / 225_000)))
+    assert lr[249_999] == pytest.approx(1e-6, rel=1e-3)
+    assert [momentum[i] for i in (0, switch)] == [pytest.approx(0.992)] * 2
+    assert [wd[i] for i in (0, switch)] == [pytest.approx(0.04)] * 2
+    assert [temperature[i] for i in (0, switch)] == [0.04, 0.04]
+    assert temperature[switch + 37_500] == 0.07, "15 epochs after the switch"
+    assert all(last_layer[i] == 0 for i in (0, 2_499, switch, switch + 2_499))
+    assert last_layer[switch + 2_500] == lr[switch + 2_500] > 0
+    assert len(lr.schedule) == 250_000
+    assert lr[250_000] == lr.final_value == 1e-6
+
+
+def test_schedules_asked_for_in_another_order_are_an_error(tmp_path: Path) -> None:
+    from dinov2.utils.utils import CosineScheduler
+
+    _merged(shipped()["nct"], tmp_path)
+    with pytest.raises(PluginError, match="asks for another lr schedule"):
+        CosineScheduler(base_value=0.04, final_value=0.4, total_iters=250_000)
+
+
+def test_a_plain_config_leaves_upstreams_schedule_alone() -> None:
+    from dinov2.utils.utils import CosineScheduler
+
+    runtime.start(None)
+    plain = CosineScheduler(base_value=1.0, final_value=0.0, total_iters=4, warmup_iters=2)
+    np.testing.assert_array_equal(plain.schedule, [0.0, 1.0, 1.0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"optim": {"epochz": 3}}, r"unknown config key 'optim\.epochz': did you mean 'epochs'\?"),
+        ({"curiculum": {}}, r"unknown config key 'curiculum': did you mean 'curriculum'\?"),
+        ({"crops": {"global_crop_size": 1}}, r"unknown config key 'crops\.global_crop_size'.*global_crops_size"),
+        ({"optim": {"epochs": 90}}, "sum to 100, but optim.epochs is 90"),
+    ],
+)
+def test_wrong_keys_anywhere_are_errors(tmp_path: Path, sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _merged(_with(tmp_path, **sections), tmp_path)
+
+
+def test_unknown_key_of_a_stage_names_its_place(tmp_path: Path) -> None:
+    config = OmegaConf.load(shipped()["nct"])
+    config.curriculum.stages[1].anchr = {"weight": 1}
+    path = tmp_path / "typo.yaml"
+    OmegaConf.save(config, path)
+    with pytest.raises(ConfigError, match=r"curriculum\.stages\[1\].*anchr.*anchor"):
+        _merged(path, tmp_path)
+
+
+def test_a_plain_config_may_hold_any_key(tmp_path: Path) -> None:
+    """Without our sections upstream's leniency is upstream's business."""
+    path = tmp_path / "plain.yaml"
+    path.write_text("optim: {epochz: 3}\n")
+    assert _merged(path, tmp_path).optim.epochz == 3
+
+
+def test_on_a_cpu_computation_is_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    precision = _merged(shipped()["nct"], tmp_path).compute_precision
+    assert precision.grad_scaler is False
+    assert {
+        precision[role][part].mixed_precision.param_dtype
+        for role in ("student", "teacher")
+        for part in ("backbone", "dino_head")
+    } == {"fp32"}
+
+
+def test_output_folder_of_another_config_is_refused(tmp_path: Path) -> None:
+    cfg = OmegaConf.create({"train": {"output_dir": str(tmp_path), "num_workers": 1}, "student": {"arch": "vit_base"}})
+    OmegaConf.save(cfg, tmp_path / "config.yaml")
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    strict.check_output_folder(OmegaConf.merge(cfg, {"train": {"num_workers": 8}}))
+    with pytest.raises(OutputFolderError, match=r"1 keys differ:\n  student\.arch: there 'vit_base', now 'vit_tiny'"):
+        strict.check_output_folder(OmegaConf.merge(cfg, {"student": {"arch": "vit_tiny"}}))
+
+
+def test_weights_errors_name_file_and_cause(tmp_path: Path) -> None:
+    model = torch.nn.Linear(3, 2)
+    path = tmp_path / "weights.pth"
+    with pytest.raises(CheckpointError, match="weights .*not found"):
+        read_weights(str(path), "teacher")
+    path.write_bytes(b"PK\x03\x04 truncated")
+    with pytest.raises(CheckpointError, match="cannot be read.*is the file complete"):
+        read_weights(str(path), "teacher")
+    torch.save({"teacher": {"backbone.weight": torch.zeros(2, 4), "dino_head.x": torch.zeros(1)}}, path)
+    weights = read_weights(str(path), "teacher")
+    with pytest.raises(CheckpointError) as caught:
+        require_fit(model, weights, str(path))
+    assert "weight: shape (2, 4), the model needs (2, 3)" in str(caught.value)
+    assert "bias: missing" in str(caught.value)
+    require_fit(model, {**model.state_dict(), "dino_head.x": torch.zeros(1)}, "heads may be there")
+
+
+def test_vit_tiny_is_registered_with_its_published_size() -> None:
+    from dinov2.configs import dinov2_default_config
+    from dinov2.models import build_model_from_cfg
+
+    cfg = OmegaConf.merge(dinov2_default_config, {"student": {"arch": "vit_tiny", "patch_size": 16}})
+    model, width = build_model_from_cfg(cfg, only_teacher=True)
+    assert width == 192
+    assert (len(model.blocks), model.blocks[0].attn.num_heads) == (12, 3)
+    # DeiT-Ti has 5,717,416 parameters, of which 193,000 are its classifier; ours adds a mask token and layer scales.
+    assert sum(p.numel() for p in model.parameters()) == 5_717_416 - 193_000 + 192 + 2 * 12 * 192
