@@ -14,7 +14,8 @@ cpu.use_cpu(); cpu.use_cpu()
 x = torch.ones(2)
 assert x.cuda() is x and x.cuda(non_blocking=True) is x
 assert x.to("cuda").device.type == x.to(torch.device("cuda", 0)).device.type == "cpu"
-assert torch.tensor([1.0], device="cuda").device.type == torch.zeros(2, device=torch.device("cuda")).device.type == "cpu"
+assert torch.tensor([1.0], device="cuda").device.type == "cpu"
+assert torch.zeros(2, device=torch.device("cuda")).device.type == "cpu"
 model = torch.nn.Linear(2, 2).cuda().to(torch.device("cuda"))
 assert next(model.parameters()).device.type == "cpu"
 assert torch.full((1,), 3, device=torch.cuda.current_device()).item() == 3

@@ -158,10 +158,10 @@ def test_output_folder_of_another_config_is_refused(tmp_path: Path) -> None:
 def test_weights_errors_name_file_and_cause(tmp_path: Path) -> None:
     model = torch.nn.Linear(3, 2)
     path = tmp_path / "weights.pth"
-    with pytest.raises(CheckpointError, match="weights .*not found"):
+    with pytest.raises(CheckpointError, match=r"weights .*not found"):
         read_weights(str(path), "teacher")
     path.write_bytes(b"PK\x03\x04 truncated")
-    with pytest.raises(CheckpointError, match="cannot be read.*is the file complete"):
+    with pytest.raises(CheckpointError, match=r"cannot be read.*is the file complete"):
         read_weights(str(path), "teacher")
     torch.save({"teacher": {"backbone.weight": torch.zeros(2, 4), "dino_head.x": torch.zeros(1)}}, path)
     weights = read_weights(str(path), "teacher")

@@ -189,7 +189,7 @@ class Trainer:
                 "lower the learning rate, and check that the images hold finite values in [0, 1]"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         self.optimizer.step()
         self.step += 1
         return StepRecord(self.step, self.total_steps, learning_rate, weight, value, reconstruction, regularization)
