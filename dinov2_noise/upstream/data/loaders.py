@@ -39,14 +39,19 @@ def _replace_make_dataset(module: Any) -> None:
         logger.info("# of dataset samples: %s", f"{len(dataset):,d}")
         run = runtime.current()
         if run is not None and getattr(transform, "takes_views", False):
-            _require_denoised(dataset_str, run)
+            require_denoised(dataset_str, run)
             dataset.view_loader = StagedViews(run.curriculum, run.seed)
         return dataset
 
     module.make_dataset = make_dataset
 
 
-def _require_denoised(dataset_str: str, run: runtime.Run) -> None:
+def require_denoised(dataset_str: str, run: runtime.Run) -> None:
+    """Check that the dataset string names the denoised images that the curriculum reads.
+
+    Raises:
+        ConfigError: it does not.
+    """
     if run.curriculum.needs_denoised and data.parse_dataset_string(dataset_str).denoised is None:
         raise ConfigError(
             "the curriculum has a stage that reads denoised images, but train.dataset_path names none: append "

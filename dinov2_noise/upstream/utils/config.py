@@ -17,6 +17,7 @@ from dinov2_noise.configs import GUARD, register_guard, resolve_config_file
 from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.stages import build
 from dinov2_noise.upstream import runtime
+from dinov2_noise.upstream.data.loaders import require_denoised
 from dinov2_noise.upstream.signatures import expect_signature
 from dinov2_noise.upstream.utils import strict
 
@@ -41,18 +42,21 @@ def prepare(cfg: Any, args: Any, upstream_defaults: Any) -> None:
     """Check ``cfg``, fit it to the device, and start the `runtime.Run` it describes.
 
     Raises:
-        ConfigError: our sections, or any key of a config that uses them, are wrong.
+        ConfigError: our sections, or any key of a config that uses them, are wrong, or images they need are not named.
         OutputFolderError: training into a folder that holds the checkpoints of another config.
     """
     run = None
-    if "curriculum" in cfg or _is_guarded(cfg):
+    is_ours = "curriculum" in cfg or _is_guarded(cfg)
+    if is_ours:
         strict.check_keys(cfg, upstream_defaults)
-        if hasattr(args, "eval_only"):  # only the training script has this option
-            strict.check_output_folder(cfg)
     if cfg.get("curriculum") is not None:
         config = parse_curriculum(cfg.curriculum, total_epochs=cfg.optim.epochs)
         run = runtime.Run(cfg, config, build(config, cfg.train.OFFICIAL_EPOCH_LENGTH))
         logger.info("dinov2-noise: curriculum of %d stages", len(config.stages))
+    if is_ours and hasattr(args, "eval_only"):  # only the training script has this option
+        strict.check_output_folder(cfg)
+        if run is not None:
+            require_denoised(cfg.train.dataset_path, run)
     runtime.start(run)
     if not torch.cuda.is_available():
         _use_fp32(cfg)
