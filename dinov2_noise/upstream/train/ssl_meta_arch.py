@@ -206,7 +206,7 @@ class _Staged:
             student_masked=None if targets.masked is None else patches[:n_masked],
             target_global=targets.cls,
             target_masked=targets.masked,
-            masks_weight=self._images["masks_weight"].to(packed.device),
+            masks_weight=self._images["masks_weight"].cuda(non_blocking=True),
             n_local_crops=n_local,
         )
 
