@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from configparser import ConfigParser
 from dataclasses import fields
 from pathlib import Path
 
@@ -99,3 +100,17 @@ def test_every_config_field_is_read_somewhere() -> None:
 
     overridable = {field.name for kind in (OptimOverrides, TeacherOverrides) for field in fields(kind)}
     assert overridable <= {field.name for field in fields(ScheduleSettings)}
+
+
+def test_setup_cfg_ships_every_package_and_data_file() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packages = set(setup["options"]["packages"].split())
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert packages == found | {"neighbor2neighbor"}
+    patterns = {name: value.split(", ") for name, value in setup["options.package_data"].items()}
+    data = [path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert len(data) > 5
+    for path in data:
+        package = ".".join(path.parent.relative_to(ROOT).parts)
+        assert any(path.match(pattern) for pattern in patterns.get(package, [])), path
