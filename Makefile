@@ -7,7 +7,7 @@ BUILD := .build
 # DINOV2=<checkout> runs against a copy of that checkout; without it the pinned wheel is used. Neither changes files of yours.
 ifdef DINOV2
 CHECKOUT := $(BUILD)/checkout
-export PYTHONPATH := $(abspath $(CHECKOUT)):$(PYTHONPATH)
+export PYTHONPATH := $(abspath $(CHECKOUT))$(if $(PYTHONPATH),:$(PYTHONPATH))
 UPSTREAM := checkout
 else
 UPSTREAM := $(VENV)/.upstream

@@ -48,8 +48,11 @@ def cross_entropy(
     Returns:
         (N,), or the broadcast shape without its last axis.
     """
-    log_probabilities = torch.log_softmax(student_logits.float() / student_temperature, dim=-1)
-    return -(target_probabilities.detach().float() * log_probabilities).sum(dim=-1)
+    logits = student_logits.float() / student_temperature
+    targets = target_probabilities.detach().float()
+    # -sum t log softmax(z) = sum t * logsumexp(z) - t . z: fewer (N, K) tensors at 65,536 prototypes
+    inner = (logits.unsqueeze(-2) @ targets.unsqueeze(-1)).squeeze(-1).squeeze(-1)
+    return targets.sum(dim=-1) * logits.logsumexp(dim=-1) - inner
 
 
 def anchor_terms(

@@ -139,6 +139,13 @@ class OutputFolder:
             )
 
 
+def source_identity(folder: Path) -> dict[str, Any]:
+    """What tells the content of a source folder from other content at the same path: how we wrote it, if we did."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return {}
+    return {"source_parameters": read_manifest(folder).get("parameters", {})}
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder written by us.
 

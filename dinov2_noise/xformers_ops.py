@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from types import ModuleType, SimpleNamespace
 
@@ -128,7 +129,12 @@ def xformers_ops() -> ModuleType | None:
         return None
     try:
         ops = importlib.import_module("xformers.ops")
-    except (ImportError, OSError):
+    except ImportError:
+        return None
+    except Exception as cause:  # an xFormers built for another torch fails in many ways
+        warnings.warn(
+            f"xFormers is installed but cannot be imported ({cause}): using the built-in attention", stacklevel=2
+        )
         return None
     usable = all(hasattr(ops, name) for name in REQUIRED) and hasattr(getattr(ops, "fmha", None), "BlockDiagonalMask")
     return ops if usable else None

@@ -113,6 +113,11 @@ def parse_curriculum(
     _check_names(config.stages, key)
     for index, stage in enumerate(config.stages):
         _check_stage(stage, f"{key}.stages[{index}]", begins_segment=index == 0 or stage.restart)
+        if index == 0 and stage.overrides.optim.freeze_last_layer_epochs is not None:
+            raise ConfigError(
+                f"{key}.stages[0].overrides.optim.freeze_last_layer_epochs: for the first stage set "
+                "optim.freeze_last_layer_epochs itself, which upstream applies to the beginning of the run"
+            )
         _check_anchor(stage, f"{key}.stages[{index}].anchor", is_first=index == 0)
         _check_schedule_epochs(config.stages, index, key)
     epochs = sum(stage.epochs for stage in config.stages)

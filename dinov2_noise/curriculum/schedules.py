@@ -148,7 +148,13 @@ def staged_schedules(settings: ScheduleSettings, config: CurriculumConfig) -> St
         first = config.stages[segment[0].index]
         covered_epochs = sum(config.stages[stage.index].epochs for stage in segment)
         schedule_epochs = covered_epochs if first.schedule_epochs is None else first.schedule_epochs
-        pieces.append(_segment(settings.for_stage(first), first.name, schedule_epochs, covered_epochs))
+        own = settings.for_stage(first)
+        if own.freeze_last_layer_epochs > covered_epochs:
+            raise ConfigError(
+                f"stage {first.name!r}: the last layer is frozen for {own.freeze_last_layer_epochs} epochs, but only "
+                f"{covered_epochs} pass before the next restart or the end: lower freeze_last_layer_epochs"
+            )
+        pieces.append(_segment(own, first.name, schedule_epochs, covered_epochs))
     names = [entry.name for entry in fields(StagedSchedules)]
     return StagedSchedules(**{name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in names})
 

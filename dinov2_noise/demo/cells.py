@@ -13,7 +13,7 @@ from dinov2_noise.errors import MissingFolderError
 from dinov2_noise.files import OutputFolder, atomic_path
 
 CELL_PX = 64
-# Colour photographs and gray textures of comparable size: none is recognised by its mean colour alone.
+# Colour photographs and gray textures. Mean colour alone tells many apart: the report quotes that floor.
 PICTURES = (
     "astronaut.png",
     "brick.png",

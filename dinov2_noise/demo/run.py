@@ -65,7 +65,7 @@ class Demo:
         self.output, self.recipe = output, recipe
         self.folder = OutputFolder(output, "demo", {"recipe": _plain(recipe)})
         self.folder.open()
-        self.cores = max(1, len(os.sched_getaffinity(0)))
+        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
         """Title and function of each step, in order."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dinov2_noise.denoise.device import choose_device
 from dinov2_noise.denoise.images import read_rgb
 from dinov2_noise.errors import CheckpointError, ConfigError, DinoNoiseError, ImageError, OutputFolderError
-from dinov2_noise.files import OutputFolder, atomic_path, list_images
+from dinov2_noise.files import OutputFolder, atomic_path, list_images, source_identity
 from dinov2_noise.noise.decode import image_size
 from dinov2_noise.noise.folder import LABELS_NAME, output_name
 from dinov2_noise.progress import track
@@ -85,8 +85,12 @@ def apply_denoiser(
     chosen = choose_device(device)
     denoiser, identity = _denoiser(weights, model)
     sources = _sources(noisy, destination)
-    folder = OutputFolder(destination, "denoise apply", {"source": str(noisy.resolve()), **identity})
+    folder = OutputFolder(
+        destination, "denoise apply", {"source": str(noisy.resolve()), **source_identity(noisy), **identity}
+    )
     folder.open()
+    if not all(source.target.is_file() for source in sources):
+        folder.reopen()
     _copy_labels(noisy, destination)
     window = _WINDOW_BATCHES * batch_size
     windows = [sources[start : start + window] for start in range(0, len(sources), window)][index::count]

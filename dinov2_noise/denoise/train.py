@@ -21,7 +21,7 @@ from dinov2_noise.denoise.device import choose_device
 from dinov2_noise.denoise.images import ImageFiles
 from dinov2_noise.denoise.selection import fitting_crop_px, select_images
 from dinov2_noise.errors import CheckpointError, ConfigError, DinoNoiseError, ImageError, MissingFolderError
-from dinov2_noise.files import OutputFolder, atomic_path, read_manifest
+from dinov2_noise.files import OutputFolder, atomic_path, read_manifest, source_identity
 from dinov2_noise.progress import track
 from neighbor2neighbor import StepRecord, Trainer, TrainingConfig, TrainingDivergedError, save_checkpoint
 
@@ -100,7 +100,8 @@ def train_denoiser(
         raise ConfigError(f"denoise train: {cause}") from cause
     root = _training_root(noisy)
     selection = {"images_per_class": images_per_class, "side_range_px": side_range_px}
-    folder = OutputFolder(output, "denoise train", {"noisy": str(root.resolve()), **selection, **asdict(config)})
+    source = {"noisy": str(root.resolve()), **source_identity(noisy)}
+    folder = OutputFolder(output, "denoise train", {**source, **selection, **asdict(config)})
     folder.open()
     if read_manifest(output)["complete"] and (output / WEIGHTS_NAME).is_file():
         _say(f"denoise train: {output} is complete; nothing to do")

@@ -120,50 +120,52 @@ class _FullOptimizer:
 def _replace_checkpointer(module: Any) -> None:
     expect_signature(module.FSDPCheckpointer, "save", lambda self, name, **kwargs: None)
 
-    class FSDPCheckpointer(module.FSDPCheckpointer):  # type: ignore[misc]
-        """One file ``<name>.pth`` with model and optimizer in full, and ``last_checkpoint`` naming the newest."""
-
-        def __init__(
-            self,
-            model: nn.Module,
-            save_dir: str = "",
-            *,
-            optimizer: torch.optim.Optimizer | None = None,
-            **options: Any,
-        ) -> None:
-            if optimizer is not None:
-                options["optimizer"] = _FullOptimizer(model, optimizer)
-            super().__init__(model, save_dir, **options)
-            run = runtime.current()
-            if run is not None and optimizer is not None:
-                run.optimizer = optimizer
-            if dist.get_rank() != 0:
-                self.path_manager = _ReadOnlyPathManager()
-
-        def save(self, name: str, **extra: Any) -> None:
-            if not self.save_dir or not self.save_to_disk:
-                return
-            _apply_pending_center_updates(self.model)
-            data = {"model": get_model_state_dict(self.model, options=_whole())}
-            data.update({key: part.state_dict() for key, part in self.checkpointables.items()})
-            if dist.get_rank() == 0:
-                _write(data | extra, Path(self.save_dir) / f"{name}.pth")
-                self.logger.info("Saved checkpoint %s", os.path.join(self.save_dir, f"{name}.pth"))
-            dist.barrier()
-
-        def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-            loaded: dict[str, Any] = Checkpointer.load(self, path, checkpointables)
-            return loaded
-
-        def _load_model(self, checkpoint: dict[str, Any]) -> None:
-            weights = checkpoint.pop("model")
-            _require_same_model(weights, get_model_state_dict(self.model, options=_whole()))
-            set_model_state_dict(self.model, weights, options=_whole())
-
-        has_checkpoint = Checkpointer.has_checkpoint
-        get_checkpoint_file = Checkpointer.get_checkpoint_file
+    class FSDPCheckpointer(_OneFile, module.FSDPCheckpointer):  # type: ignore[misc]
+        """Upstream's checkpointer, writing and reading one file for all ranks."""
 
     module.FSDPCheckpointer = FSDPCheckpointer
+
+
+class _OneFile(Checkpointer):  # type: ignore[misc]
+    """One file ``<name>.pth`` with model and optimizer in full, and ``last_checkpoint`` naming the newest."""
+
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, optimizer: torch.optim.Optimizer | None = None, **options: Any
+    ) -> None:
+        if optimizer is not None:
+            options["optimizer"] = _FullOptimizer(model, optimizer)
+            if getattr(model, "fp16_scaler", None) is not None:
+                options["fp16_scaler"] = model.fp16_scaler
+        super().__init__(model, save_dir, **options)
+        run = runtime.current()
+        if run is not None and optimizer is not None:
+            run.optimizer = optimizer
+        if dist.get_rank() != 0:
+            self.path_manager = _ReadOnlyPathManager()
+
+    def save(self, name: str, **extra: Any) -> None:
+        if not self.save_dir or not self.save_to_disk:
+            return
+        _apply_pending_center_updates(self.model)
+        data = {"model": get_model_state_dict(self.model, options=_whole()), "global_batch": _global_batch()}
+        data.update({key: part.state_dict() for key, part in self.checkpointables.items()})
+        if dist.get_rank() == 0:
+            _write(data | extra, Path(self.save_dir) / f"{name}.pth")
+            self.logger.info("Saved checkpoint %s", os.path.join(self.save_dir, f"{name}.pth"))
+        dist.barrier()
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        loaded: dict[str, Any] = Checkpointer.load(self, path, checkpointables)
+        return loaded
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> None:
+        weights = checkpoint.pop("model")
+        _require_same_model(weights, get_model_state_dict(self.model, options=_whole()))
+        _require_same_batch(checkpoint.get("global_batch"))
+        set_model_state_dict(self.model, weights, options=_whole())
+
+    has_checkpoint = Checkpointer.has_checkpoint
+    get_checkpoint_file = Checkpointer.get_checkpoint_file
 
 
 def _apply_pending_center_updates(model: nn.Module) -> None:
@@ -186,8 +188,21 @@ def _require_same_model(weights: dict[str, Any], model: dict[str, Any]) -> None:
     """fvcore would skip what does not fit and train on.
 
     Raises:
-        CheckpointError: names or shapes differ; the first five are named.
+        CheckpointError: names or shapes differ; the first five are named. On all ranks, or on none.
     """
+    # Moved to the CPU from GPUs, the whole model is on rank 0 only: its verdict counts.
+    verdict = [_differences(weights, model) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(verdict, src=0)
+    differing = verdict[0]
+    if differing:
+        rows = "".join(f"\n  {row}" for row in differing[:5])
+        raise CheckpointError(
+            f"the checkpoint belongs to another architecture or config; {len(differing)} entries differ:{rows}\n"
+            "Resume with the config.yaml saved beside it, or train into a new --output-dir."
+        )
+
+
+def _differences(weights: dict[str, Any], model: dict[str, Any]) -> list[str]:
     differing = [f"{name}: missing in the checkpoint" for name in model if name not in weights]
     differing += [f"{name}: not in the model" for name in weights if name not in model]
     differing += [
@@ -195,9 +210,24 @@ def _require_same_model(weights: dict[str, Any], model: dict[str, Any]) -> None:
         for name, tensor in model.items()
         if name in weights and tuple(weights[name].shape) != tuple(tensor.shape)
     ]
-    if differing:
-        rows = "".join(f"\n  {row}" for row in differing[:5])
+    return differing
+
+
+def _global_batch() -> int | None:
+    """Images per step over all ranks, of a run with a curriculum."""
+    run = runtime.current()
+    return None if run is None else int(run.cfg.train.batch_size_per_gpu) * dist.get_world_size()
+
+
+def _require_same_batch(saved: int | None) -> None:
+    """Another number of processes is welcome as long as a step stays the same step.
+
+    Raises:
+        CheckpointError: the checkpoint was made with another number of images per step.
+    """
+    now = _global_batch()
+    if saved is not None and now is not None and saved != now:
         raise CheckpointError(
-            f"the checkpoint belongs to another architecture or config; {len(differing)} entries differ:{rows}\n"
-            "Resume with the config.yaml saved beside it, or train into a new --output-dir."
+            f"the checkpoint was made with {saved} images per step, this run has {now} on {dist.get_world_size()} "
+            f"processes: set train.batch_size_per_gpu={saved / dist.get_world_size():g}, or choose another --output-dir"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 from dinov2_noise.denoise import apply_denoiser
 from dinov2_noise.errors import CheckpointError, ConfigError, DinoNoiseError, ImageError, OutputFolderError
 from dinov2_noise.files import list_images, read_manifest
+from dinov2_noise.noise import add_noise
 from neighbor2neighbor import UNet, denoise_image, save_checkpoint, to_uint8
 
 QUIET: dict[str, Any] = {"device": "cpu", "progress": False}
@@ -177,3 +179,25 @@ def test_wrong_arguments_weights_and_models(make_images: Make, weights: Path, tm
     assert not (tmp_path / "out").exists()
     with pytest.raises(DinoNoiseError, match=r"cannot denoise .*a\.png: the denoiser returned shape"):
         apply_denoiser(noisy, tmp_path / "out", model=nn.MaxPool2d(2), **QUIET)
+
+
+def test_noisy_folder_made_anew_at_the_same_path_is_noticed(make_images: Make, weights: Path, tmp_path: Path) -> None:
+    """Otherwise the twins of another noise would stay, and pretraining would pair them in silence."""
+    clean = make_images(tmp_path / "clean", {"a.png": (64, 64)})
+    for noise in ("gauss50", "gauss255"):
+        shutil.rmtree(tmp_path / "noisy", ignore_errors=True)
+        add_noise(clean, tmp_path / "noisy", noise=noise, workers=1, progress=False)
+        if noise == "gauss50":
+            apply_denoiser(tmp_path / "noisy", tmp_path / "denoised", weights=weights, progress=False)
+    with pytest.raises(OutputFolderError, match=r"source_parameters: there .*gauss50.* now .*gauss255"):
+        apply_denoiser(tmp_path / "noisy", tmp_path / "denoised", weights=weights, progress=False)
+
+
+def test_a_continued_folder_is_incomplete_until_it_is_done(make_images: Make, weights: Path, tmp_path: Path) -> None:
+    noisy = make_images(tmp_path / "noisy", {"a.png": (64, 64)})
+    apply_denoiser(noisy, tmp_path / "denoised", weights=weights, progress=False)
+    assert read_manifest(tmp_path / "denoised")["complete"] is True
+    (noisy / "late.png").write_bytes(b"not an image")
+    with pytest.raises(ImageError, match=r"late\.png"):
+        apply_denoiser(noisy, tmp_path / "denoised", weights=weights, progress=False)
+    assert read_manifest(tmp_path / "denoised")["complete"] is False

@@ -14,19 +14,19 @@ from omegaconf import OmegaConf
 
 pytestmark = pytest.mark.upstream
 
-SWITCH, ITERATIONS = 9, 15  # upstream saves a checkpoint every three epochs: the first one falls on the switch
+SWITCH, INSIDE, ITERATIONS = 9, 18, 21  # upstream saves every three epochs: on the switch, and inside the noisy stage
 CONFIG: dict[str, Any] = {
     "train": {"batch_size_per_gpu": 4, "num_workers": 2, "OFFICIAL_EPOCH_LENGTH": 3, "centering": "centering"},
     "student": {"arch": "vit_tiny", "patch_size": 16, "drop_path_rate": 0.0, "layerscale": 1.0},
     "dino": {"head_n_prototypes": 32, "head_hidden_dim": 32, "head_bottleneck_dim": 16},
-    "optim": {"epochs": 5, "warmup_epochs": 1, "scaling_rule": "${run_dinov2-noise_patch_first:sqrt_wrt_1024}"},
+    "optim": {"epochs": 7, "warmup_epochs": 1, "scaling_rule": "${run_dinov2-noise_patch_first:sqrt_wrt_1024}"},
     "teacher": {"warmup_teacher_temp_epochs": 1},
     "crops": {"global_crops_size": 64, "local_crops_size": 32, "local_crops_number": 2},
     "evaluation": {"eval_period_iterations": ITERATIONS},
     "curriculum": {
         "stages": [
-            {"name": "denoised", "epochs": 3, "view": "denoised", "schedule_epochs": 5},
-            {"name": "noisy", "epochs": 2, "view": "noisy", "restart": True, "anchor": {"weight": 1.0, "heads": "ema"}},
+            {"name": "denoised", "epochs": 3, "view": "denoised", "schedule_epochs": 7},
+            {"name": "noisy", "epochs": 4, "view": "noisy", "restart": True, "anchor": {"weight": 1.0, "heads": "ema"}},
         ]
     },
 }
@@ -105,14 +105,16 @@ def test_the_restart_begins_with_a_fresh_optimizer(run: Path) -> None:
         assert {int(entry["step"]) for entry in state.values()} == {expected}
 
 
-def test_resumed_at_the_switch_equals_uninterrupted(run: Path, config: Path, small_set: SmallSet) -> None:
-    resumed = config.parent / "resumed"
+@pytest.mark.parametrize("iteration", [SWITCH, INSIDE])
+def test_resumed_equals_uninterrupted(run: Path, config: Path, small_set: SmallSet, iteration: int) -> None:
+    """At the switch, where the teacher is yet to be frozen, and inside the anchored stage; with fewer workers."""
+    resumed = config.parent / f"resumed-{iteration}"
     resumed.mkdir()
-    for name in ("config.yaml", f"model_{SWITCH - 1:07d}.pth"):
+    for name in ("config.yaml", f"model_{iteration - 1:07d}.pth"):
         shutil.copy(run / name, resumed / name)
-    (resumed / "last_checkpoint").write_text(f"model_{SWITCH - 1:07d}.pth")
+    (resumed / "last_checkpoint").write_text(f"model_{iteration - 1:07d}.pth")
     log = train(config, resumed, small_set.pair(), "train.num_workers=1")
-    assert f"Starting training from iteration {SWITCH}" in log
+    assert f"Starting training from iteration {iteration}" in log
     expected, found = (checkpoint(folder / "model_final.pth")["model"] for folder in (run, resumed))
     different = [name for name in expected if not torch.equal(expected[name], found[name])]
     assert different == []
@@ -136,6 +138,28 @@ def test_curriculum_without_denoised_folder_is_an_error(config: Path, small_set:
     )
     assert done.returncode != 0
     assert "append `:denoised=FOLDER`" in done.stderr
+    assert not (tmp_path / "out").exists(), "found before anything is written"
+
+
+def test_student_starts_from_weights_that_fit_only(
+    run: Path, config: Path, small_set: SmallSet, tmp_path: Path
+) -> None:
+    weights = run / "eval" / f"training_{ITERATIONS - 1}" / "teacher_checkpoint.pth"
+    options = ("--eval-only", "--no-resume", f"student.pretrained_weights={weights}")
+    done = run_python(
+        *("-m", "dinov2.train.train", "--config-file", str(config), "--output-dir", str(tmp_path / "good")),
+        *(*options[:2], f"train.dataset_path={small_set.pair()}", options[2]),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    copied = checkpoint(tmp_path / "good" / "eval" / "manual_0" / "teacher_checkpoint.pth")["teacher"]
+    assert torch.equal(copied["backbone.norm.weight"], checkpoint(weights)["teacher"]["backbone.norm.weight"])
+    done = run_python(
+        *("-m", "dinov2.train.train", "--config-file", str(config), "--output-dir", str(tmp_path / "bad")),
+        *(f"train.dataset_path={small_set.pair()}", options[2], "student.patch_size=8"),
+    )
+    assert done.returncode != 0
+    assert "belong to another architecture" in done.stderr
+    assert "pos_embed" in done.stderr
 
 
 def test_upstreams_probes_read_the_result(run: Path, small_set: SmallSet, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import SmallSet
 from omegaconf import OmegaConf
 
 from dinov2_noise.configs import shipped
-from dinov2_noise.errors import CheckpointError, ConfigError, OutputFolderError, PluginError
+from dinov2_noise.errors import CheckpointError, ConfigError, MissingFolderError, OutputFolderError, PluginError
 from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.utils import strict
 from dinov2_noise.upstream.utils.utils import read_weights, require_fit
@@ -21,8 +22,13 @@ from dinov2_noise.upstream.utils.utils import read_weights, require_fit
 pytestmark = pytest.mark.upstream
 
 
+DATASET = ""
+
+
 @pytest.fixture(autouse=True)
-def _no_run_left() -> Iterator[None]:
+def _no_run_left(small_set: SmallSet) -> Iterator[None]:
+    global DATASET
+    DATASET = small_set.pair()
     yield
     runtime.start(None)
 
@@ -31,9 +37,8 @@ def _merged(path: Path, tmp_path: Path, *options: str) -> Any:
     """What upstream's `setup` merges for its training script; the scaling rule applied as for one process."""
     from dinov2.utils.config import apply_scaling_rules_to_cfg, get_cfg_from_args
 
-    args = argparse.Namespace(
-        config_file=str(path), output_dir=str(tmp_path / "out"), opts=list(options), eval_only=False
-    )
+    opts = [f"train.dataset_path={DATASET}", *options]
+    args = argparse.Namespace(config_file=str(path), output_dir=str(tmp_path / "out"), opts=opts, eval_only=False)
     return apply_scaling_rules_to_cfg(get_cfg_from_args(args))
 
 
@@ -46,9 +51,9 @@ def _with(tmp_path: Path, **sections: Any) -> Path:
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_shipped_configs_hold_the_published_settings(name: str, tmp_path: Path) -> None:
     cfg = _merged(shipped()[name], tmp_path)
-    assert cfg.optim.lr == pytest.approx(0.004 * (128 / 1024) ** 0.5)
+    assert cfg.optim.lr == pytest.approx(0.004 * (64 / 1024) ** 0.5)
     assert (cfg.student.arch, cfg.student.patch_size, cfg.student.drop_path_rate) == ("vit_base", 16, 0.1)
-    assert (cfg.optim.epochs, cfg.train.OFFICIAL_EPOCH_LENGTH, 4 * cfg.train.batch_size_per_gpu) == (100, 2500, 512)
+    assert (cfg.optim.epochs, cfg.train.OFFICIAL_EPOCH_LENGTH, 8 * cfg.train.batch_size_per_gpu) == (100, 2500, 512)
     assert (cfg.student.layerscale, cfg.train.centering, cfg.dino.head_n_prototypes) == (1e-5, "centering", 65536)
     assert (cfg.dino.koleo_loss_weight, cfg.ibot.mask_sample_probability) == (0.1, 0.5)
     assert (cfg.optim.layerwise_decay, cfg.optim.patch_embed_lr_mult, cfg.optim.clip_grad) == (0.9, 0.2, 3.0)
@@ -73,7 +78,7 @@ def test_build_schedulers_gives_the_staged_schedules(tmp_path: Path) -> None:
 
     cfg = _merged(shipped()["nct"], tmp_path)
     lr, wd, momentum, temperature, last_layer = build_schedulers(cfg)
-    switch, peak = 75_000, 0.004 * (128 / 1024) ** 0.5
+    switch, peak = 75_000, 0.004 * (64 / 1024) ** 0.5
     assert [lr[i] for i in (0, switch)] == [0, 0]
     assert lr[25_000 - 1] == pytest.approx(peak), "10 epochs of warm-up"
     assert lr[switch + 12_500 - 1] == pytest.approx(peak), "5 epochs after the switch"
@@ -182,3 +187,39 @@ def test_vit_tiny_is_registered_with_its_published_size() -> None:
     assert (len(model.blocks), model.blocks[0].attn.num_heads) == (12, 3)
     # DeiT-Ti has 5,717,416 parameters, of which 193,000 are its classifier; ours adds a mask token and layer scales.
     assert sum(p.numel() for p in model.parameters()) == 5_717_416 - 193_000 + 192 + 2 * 12 * 192
+
+
+def test_training_data_are_looked_at_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(MissingFolderError, match="nowhere"):
+        _merged(shipped()["nct"], tmp_path, "train.dataset_path=ImageNet:split=TRAIN:root=nowhere:denoised=nowhere")
+    assert not (tmp_path / "out").exists()
+
+
+def test_warm_up_longer_than_its_schedule_is_found_before_training(tmp_path: Path) -> None:
+    config = OmegaConf.load(shipped()["nct"])
+    config.curriculum.stages[1].overrides.optim.warmup_epochs = 71
+    path = tmp_path / "long.yaml"
+    OmegaConf.save(config, path)
+    with pytest.raises(ConfigError, match=r"stage 'noisy': optim\.warmup_epochs is 71"):
+        _merged(path, tmp_path)
+
+
+def test_a_plain_config_does_not_continue_a_curriculum(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    OmegaConf.save(_merged(shipped()["nct"], tmp_path), tmp_path / "out" / "config.yaml")
+    (tmp_path / "out" / "training_metrics.json").write_text("{}")
+    path = tmp_path / "plain.yaml"
+    path.write_text("student: {arch: vit_base}")
+    with pytest.raises(OutputFolderError, match=r"curriculum\.stages\[0\]"):
+        _merged(path, tmp_path)
+
+
+def test_training_datasets_pickle_without_upstreams_lambda(tmp_path: Path) -> None:
+    """Python 3.14 and macOS start loader workers afresh."""
+    import pickle
+
+    from dinov2.data import DataAugmentationDINO, make_dataset
+
+    transform = DataAugmentationDINO((0.3, 1.0), (0.1, 0.3), 2, global_crops_size=32, local_crops_size=16)
+    dataset = make_dataset(dataset_str=DATASET, transform=transform, target_transform=lambda _: ())
+    assert pickle.loads(pickle.dumps(dataset))[0][1] == ()

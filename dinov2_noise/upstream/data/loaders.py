@@ -35,15 +35,23 @@ def _replace_make_dataset(module: Any) -> None:
         if dataset_str.split(":")[0] not in data.DATASETS:
             return original(dataset_str=dataset_str, transform=transform, target_transform=target_transform)
         logger.info('using dataset: "%s"', dataset_str)
+        is_training = getattr(transform, "takes_views", False)
+        if is_training:
+            target_transform = _no_target  # as upstream's lambda, which workers started afresh cannot unpickle
         dataset: Any = data.make(dataset_str, transform, target_transform)
         logger.info("# of dataset samples: %s", f"{len(dataset):,d}")
         run = runtime.current()
-        if run is not None and getattr(transform, "takes_views", False):
+        if run is not None and is_training:
             require_denoised(dataset_str, run)
             dataset.view_loader = StagedViews(run.curriculum, run.seed)
         return dataset
 
     module.make_dataset = make_dataset
+
+
+def _no_target(_target: Any) -> tuple[()]:
+    """Pretraining has no labels."""
+    return ()
 
 
 def require_denoised(dataset_str: str, run: runtime.Run) -> None:

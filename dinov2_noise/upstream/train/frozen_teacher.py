@@ -67,7 +67,8 @@ class FrozenTeacher(nn.Module):
             for mine, theirs in zip(network.parameters(), sources, strict=True):
                 mine.copy_(theirs)
         for mine, theirs in itertools.zip_longest(self._losses(self), self._losses(self.architecture)):
-            theirs.apply_center_update()  # an update of the last step may still be under way
+            for loss in (mine, theirs):
+                loss.apply_center_update()  # an update of the last step may still be under way
             mine.center.copy_(theirs.center)
         self.frozen.fill_(1)
 

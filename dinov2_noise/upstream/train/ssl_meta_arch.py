@@ -89,10 +89,15 @@ class _Mended:
     need_to_synchronize_fsdp_streams: bool
 
     def __init__(self, cfg: Any) -> None:
+        source = cfg.student.pretrained_weights
+        cfg.student.pretrained_weights = ""  # upstream's loading lets through what does not fit, or fails unclearly
         super().__init__(cfg)  # type: ignore[call-arg]
-        if cfg.student.pretrained_weights:
-            weights = read_weights(cfg.student.pretrained_weights, "model")
-            require_fit(self.student["backbone"], weights, cfg.student.pretrained_weights)
+        cfg.student.pretrained_weights = source
+        if source:
+            weights = read_weights(source, "model", "teacher")
+            require_fit(self.student["backbone"], weights, source)
+            self.student["backbone"].load_state_dict(weights, strict=False)
+            logger.info("dinov2-noise: student starts from %s", source)
 
     def fsdp_synchronize_streams(self) -> None:
         """Upstream shares one set of streams; each FSDP root now waits for the current stream itself, so once is

@@ -7,14 +7,17 @@ CPU. Read against lines 38-44 and 63-72.
 from __future__ import annotations
 
 import logging
+import os
 from functools import wraps
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
+from dinov2_noise import data
 from dinov2_noise.configs import GUARD, register_guard, resolve_config_file
 from dinov2_noise.curriculum.config import parse_curriculum
+from dinov2_noise.curriculum.schedules import ScheduleSettings, staged_schedules
 from dinov2_noise.curriculum.stages import build
 from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.data.loaders import require_denoised
@@ -53,13 +56,22 @@ def prepare(cfg: Any, args: Any, upstream_defaults: Any) -> None:
         config = parse_curriculum(cfg.curriculum, total_epochs=cfg.optim.epochs)
         run = runtime.Run(cfg, config, build(config, cfg.train.OFFICIAL_EPOCH_LENGTH))
         logger.info("dinov2-noise: curriculum of %d stages", len(config.stages))
-    if is_ours and hasattr(args, "eval_only"):  # only the training script has this option
+    if hasattr(args, "eval_only") and (is_ours or strict.holds_curriculum(cfg)):  # only training has this option
         strict.check_output_folder(cfg)
-        if run is not None:
-            require_denoised(cfg.train.dataset_path, run)
+        _check_before_training(cfg, run)
     runtime.start(run)
     if not torch.cuda.is_available():
         _use_fp32(cfg)
+
+
+def _check_before_training(cfg: Any, run: runtime.Run | None) -> None:
+    """Find what would stop the run later, before anything is written; one process of a job is enough."""
+    if run is not None:
+        require_denoised(cfg.train.dataset_path, run)
+        staged_schedules(ScheduleSettings.from_config(cfg), run.config)
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
+    if rank == "0" and cfg.train.dataset_path.split(":")[0] in data.DATASETS:
+        data.make(cfg.train.dataset_path)
 
 
 def _is_guarded(cfg: Any) -> bool:

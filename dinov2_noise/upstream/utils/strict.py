@@ -54,11 +54,13 @@ def check_output_folder(cfg: Any) -> None:
     """Refuse to resume from the checkpoints of another config.
 
     Raises:
-        OutputFolderError: the folder holds a checkpoint and a ``config.yaml`` that differs in what is learned.
+        OutputFolderError: a run was begun there with a ``config.yaml`` that differs in what is learned.
     """
     folder = Path(cfg.train.output_dir)
     saved = folder / "config.yaml"
-    if not saved.exists() or not any(folder.glob("last_checkpoint*")):
+    metrics = folder / "training_metrics.json"
+    begun = any(folder.glob("last_checkpoint*")) or (metrics.exists() and metrics.stat().st_size > 0)
+    if not saved.exists() or not begun:
         return
     before = _flat(OmegaConf.to_container(OmegaConf.load(saved), resolve=False), "")
     now = _flat(OmegaConf.to_container(cfg, resolve=False), "")
@@ -71,6 +73,12 @@ def check_output_folder(cfg: Any) -> None:
             f"output folder {folder} holds a run of another config; {len(differing)} keys differ:{rows}\n"
             "Choose another --output-dir, or delete that run."
         )
+
+
+def holds_curriculum(cfg: Any) -> bool:
+    """Whether the folder that ``cfg`` trains into was begun with a curriculum."""
+    saved = Path(cfg.train.output_dir) / "config.yaml"
+    return saved.exists() and "curriculum" in OmegaConf.load(saved)
 
 
 def _flat(value: Any, prefix: str) -> dict[str, Any]:

@@ -59,8 +59,10 @@ def _check_weights(module: Any) -> None:
     module.load_pretrained_weights = load_pretrained_weights
 
 
-def read_weights(path: str, key: str | None) -> dict[str, Tensor]:
+def read_weights(path: str, *keys: str | None) -> dict[str, Tensor]:
     """The backbone's state dict in a checkpoint file, prefixes removed as upstream removes them.
+
+    ``keys``: entries of the file that may hold it, the first one found counts; without any the file itself does.
 
     Raises:
         CheckpointError: the file is missing or not a checkpoint.
@@ -71,8 +73,10 @@ def read_weights(path: str, key: str | None) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as cause:
         raise CheckpointError(f"weights {path!r} cannot be read ({cause}): is the file complete?") from cause
-    if key is not None and key in content:
-        content = content[key]
+    for key in keys:
+        if isinstance(content, Mapping) and key is not None and key in content:
+            content = content[key]
+            break
     if not isinstance(content, Mapping):
         raise CheckpointError(f"weights {path!r} hold no state dict")
     return {name.replace("module.", "").replace("backbone.", ""): value for name, value in content.items()}
