@@ -77,11 +77,7 @@ def apply_denoiser(
         ImageError: images cannot be read; raised after all others are done.
         DinoNoiseError: the denoiser returns another shape, or values that are not finite.
     """
-    index, count = shard
-    if batch_size < 1 or not 0 <= index < count:
-        raise ConfigError(
-            f"batch_size must be at least 1, and shard (index, count) with 0 <= index < count, got {shard}"
-        )
+    _check_ranges(batch_size, shard)
     chosen = choose_device(device)
     denoiser, identity = _denoiser(weights, model)
     sources = _sources(noisy, destination)
@@ -92,8 +88,7 @@ def apply_denoiser(
     if not all(source.target.is_file() for source in sources):
         folder.reopen()
     _copy_labels(noisy, destination)
-    window = _WINDOW_BATCHES * batch_size
-    windows = [sources[start : start + window] for start in range(0, len(sources), window)][index::count]
+    windows = _windows(sources, batch_size, shard)
     run = _Run(denoiser.to(chosen).eval(), chosen, batch_size)
     own = sum(len(window) for window in windows)
     done = run.images(windows)
@@ -105,6 +100,19 @@ def apply_denoiser(
     if all(source.target.is_file() or source.path in skipped for source in sources):
         folder.close(images=len(sources) - len(skipped), skipped=sorted(map(str, skipped)))
     return run.written
+
+
+def _check_ranges(batch_size: int, shard: tuple[int, int]) -> None:
+    if batch_size < 1 or not 0 <= shard[0] < shard[1]:
+        raise ConfigError(
+            f"batch_size must be at least 1, and shard (index, count) with 0 <= index < count, got {shard}"
+        )
+
+
+def _windows(sources: Sequence[_Source], batch_size: int, shard: tuple[int, int]) -> list[Sequence[_Source]]:
+    """Runs of neighbouring images, from which batches are made; those of this shard."""
+    window = _WINDOW_BATCHES * batch_size
+    return [sources[start : start + window] for start in range(0, len(sources), window)][shard[0] :: shard[1]]
 
 
 class _Run:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -37,20 +38,12 @@ def train_denoiser(
     noisy: Path,
     output: Path,
     *,
-    epochs: int = 100,
-    steps: int | None = None,
-    batch_size: int = 4,
-    crop_px: int = 256,
-    learning_rate: float = 3e-4,
-    increase_ratio: float = 2.0,
-    n_feature: int = 48,
-    residual: bool = False,
-    seed: int = 0,
     images_per_class: int | None = None,
     side_range_px: tuple[int, int] | None = None,
     device: str = "auto",
     num_workers: int = 0,
     progress: bool = True,
+    **training: Any,
 ) -> Path:
     """Train a denoiser on a folder of noisy images.
 
@@ -59,54 +52,36 @@ def train_denoiser(
     Args:
         noisy: folder of noisy images; only its ``train`` folder is used, where it has one.
         output: folder for the weights, ``config.yaml`` and ``loss.jsonl`` (means over about a thousandth of the run).
-        epochs: passes over the images; ignored with ``steps``.
-        steps: optimizer steps; the schedule is stretched over them.
-        batch_size: images per step.
-        crop_px: side of the crops, a multiple of 64; smaller where an image is smaller.
-        learning_rate: of Adam, halved after 20, 40, 60 and 80 % of the run.
-        increase_ratio: weight of the regularisation at the end.
-        n_feature: width of the network.
-        residual: the network's output is added to its input.
-        seed: of all random choices.
         images_per_class: train on at most so many images of each folder.
         side_range_px: train only on images of which both sides lie in this closed range.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         num_workers: processes that load images.
         progress: show a progress bar.
+        **training: fields of `neighbor2neighbor.TrainingConfig`, whose defaults are the published values.
 
     Returns:
         The file of weights.
 
     Raises:
-        ConfigError: a value is out of range.
+        ConfigError: a value is out of range, or there is no such field.
         MissingFolderError: no noisy images.
         ImageError: an image cannot be read or is smaller than 64 px.
         OutputFolderError: ``output`` holds other results.
         DinoNoiseError: the loss is no longer finite.
     """
     try:
-        config = TrainingConfig(
-            epochs=epochs,
-            steps=steps,
-            batch_size=batch_size,
-            crop_px=crop_px,
-            learning_rate=learning_rate,
-            increase_ratio=increase_ratio,
-            n_feature=n_feature,
-            residual=residual,
-            seed=seed,
-        )
-    except ValueError as cause:
+        config = TrainingConfig(**training)
+    except (TypeError, ValueError) as cause:
         raise ConfigError(f"denoise train: {cause}") from cause
     root = _training_root(noisy)
-    selection = {"images_per_class": images_per_class, "side_range_px": side_range_px}
+    selection: dict[str, Any] = {"images_per_class": images_per_class, "side_range_px": side_range_px}
     source = {"noisy": str(root.resolve()), **source_identity(noisy)}
     folder = OutputFolder(output, "denoise train", {**source, **selection, **asdict(config)})
     folder.open()
     if read_manifest(output)["complete"] and (output / WEIGHTS_NAME).is_file():
         _say(f"denoise train: {output} is complete; nothing to do")
         return output / WEIGHTS_NAME
-    names, smallest_px = select_images(root, images_per_class=images_per_class, side_range_px=side_range_px, seed=seed)
+    names, smallest_px = select_images(root, **selection, seed=config.seed)
     config = _with_fitting_crop(config, smallest_px)
     run = _Run(root, names, config, output)
     run.execute(choose_device(device), num_workers=num_workers, progress=progress)

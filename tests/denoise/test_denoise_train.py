@@ -197,4 +197,6 @@ def test_gray_images_are_read_as_rgb(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).save(
         tmp_path / "noisy" / "g.png"
     )
-    train_denoiser(tmp_path / "noisy", tmp_path / "out", **{**QUICK, "steps": 1})
+    weights = train_denoiser(tmp_path / "noisy", tmp_path / "out", **{**QUICK, "steps": 1})
+    first_layer = torch.load(weights, weights_only=True)["model"]["enc_conv0.weight"]
+    assert first_layer.shape[1] == 3
