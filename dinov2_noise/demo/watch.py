@@ -1,4 +1,4 @@
-"""Progress of trainings that run in processes of their own, read from the metrics upstream appends every ten iterations."""
+"""Progress of trainings in processes of their own, read from the metrics upstream appends every ten iterations."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dinov2_noise.demo.recipe import Arm
+from dinov2_noise.errors import DinoNoiseError
 from dinov2_noise.evaluation.upstream_results import read_training
 
 _BAR_PERIOD_S = 1.0
@@ -59,4 +60,7 @@ def _steps_done(output: Path, name: str) -> int:
     metrics = output / name / "training_metrics.json"
     if not metrics.exists() or metrics.stat().st_size == 0:
         return 0
-    return int(read_training(metrics)[-1]["iteration"]) + 1
+    try:
+        return int(read_training(metrics)[-1]["iteration"]) + 1
+    except DinoNoiseError:  # a line is being written just now
+        return 0
