@@ -11,6 +11,7 @@ _ATTACHED_TO = (
     "dinov2.data.collate",
     "dinov2.data.loaders",
     "dinov2.distributed",
+    "dinov2.eval.utils",
     "dinov2.fsdp",
     "dinov2.layers.attention",
     "dinov2.layers.block",
