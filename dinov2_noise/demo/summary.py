@@ -185,7 +185,8 @@ def _contact_sheet(output: Path, recipe: Recipe) -> bytes:
     names = [noisy.relative_path(i) for i in range(len(noisy))]
     rows = []
     for name in _SHOWN_CLASSES:
-        chosen = [i for i, path in enumerate(names) if path.startswith(f"train/{name}/")][12]
+        own = [i for i, path in enumerate(names) if path.startswith(f"train/{name}/")]
+        chosen = own[len(own) // 2]
         crops = preview.crops(
             output / "configs" / f"{nct.name}.yaml", index=chosen, stage=len(nct.stages) - 1, number=chosen
         )
