@@ -65,11 +65,9 @@ def configs() -> None:
     """List the training configs that come with the package."""
     from dinov2_noise.configs import shipped
 
-    table = Table("config", "what it is", box=None, pad_edge=False)
     for path in shipped().values():
         first_line = path.read_text(encoding="utf-8").splitlines()[0]
-        table.add_row(f"dinov2_noise/configs/{path.name}", first_line.lstrip("# "))
-    console.print(table)
+        print(f"dinov2_noise/configs/{path.name:<22}{first_line.lstrip('# ')}")
 
 
 @app.command()

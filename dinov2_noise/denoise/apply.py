@@ -69,11 +69,8 @@ def apply_denoiser(
         Number of images written by this call.
 
     Raises:
-        ConfigError: not exactly one of ``weights`` and ``model``, or a value out of range.
-        CheckpointError: the weights are missing or of another architecture.
-        MissingFolderError: no noisy images.
-        OutputFolderError: ``destination`` holds other results, for example of other weights, or lies inside ``noisy``;
-            or two images would become the same file.
+        ConfigError, CheckpointError, MissingFolderError: wrong arguments, weights or folder.
+        OutputFolderError: ``destination`` holds other results, lies inside ``noisy``, or two images would collide.
         ImageError: images cannot be read; raised after all others are done.
         DinoNoiseError: the denoiser returns another shape, or values that are not finite.
     """
@@ -81,9 +78,8 @@ def apply_denoiser(
     chosen = choose_device(device)
     denoiser, identity = _denoiser(weights, model)
     sources = _sources(noisy, destination)
-    folder = OutputFolder(
-        destination, "denoise apply", {"source": str(noisy.resolve()), **source_identity(noisy), **identity}
-    )
+    source = {"source": str(noisy.resolve()), **source_identity(noisy)}
+    folder = OutputFolder(destination, "denoise apply", {**source, **identity})
     folder.open()
     if not all(source.target.is_file() for source in sources):
         folder.reopen()
