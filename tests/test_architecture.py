@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dinov2_noise.curriculum.config import AnchorConfig, OptimOverrides, StageConfig, TeacherOverrides
+from dinov2_noise.curriculum.sections import HealthConfig, StepConfig
 from dinov2_noise.upstream import SEAMS
 
 ROOT = Path(__file__).parent.parent
@@ -93,7 +94,7 @@ def test_every_config_field_is_read_somewhere() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
                 attributes.add(node.attr)
-    read = {field.name for kind in (StageConfig, AnchorConfig) for field in fields(kind)}
+    read = {field.name for kind in (StageConfig, AnchorConfig, StepConfig, HealthConfig) for field in fields(kind)}
     assert read <= attributes
     # Overrides are read by name in ScheduleSettings, whose fields they replace.
     from dinov2_noise.curriculum.schedules import ScheduleSettings

@@ -11,6 +11,7 @@ import torch
 
 from dinov2_noise.curriculum.config import CurriculumConfig
 from dinov2_noise.curriculum.schedules import FloatArray, ScheduleSettings, StagedSchedules, staged_schedules
+from dinov2_noise.curriculum.sections import HealthConfig, StepConfig
 from dinov2_noise.curriculum.stages import Curriculum
 from dinov2_noise.errors import PluginError
 
@@ -21,13 +22,15 @@ class Run:
 
     Attributes:
         cfg: upstream's merged config; upstream goes on changing it (it sets ``optim.lr``), so schedules are built
-        when first asked for. config: our section of it. curriculum: the same, in iterations. optimizer: upstream's
-        optimizer, known once its checkpointer has been built.
+        when first asked for. config: our section ``curriculum``. curriculum: the same, in iterations. step, health:
+        our sections of these names. optimizer: upstream's optimizer, known once its checkpointer has been built.
     """
 
     cfg: Any
     config: CurriculumConfig
     curriculum: Curriculum
+    step: StepConfig = field(default_factory=StepConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     optimizer: torch.optim.Optimizer | None = None
     _schedules_handed_out: int = field(default=0, init=False)
 

@@ -18,7 +18,9 @@ from dinov2_noise import data
 from dinov2_noise.configs import GUARD, register_guard, resolve_config_file
 from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.schedules import ScheduleSettings, staged_schedules
+from dinov2_noise.curriculum.sections import parse_health, parse_step
 from dinov2_noise.curriculum.stages import build
+from dinov2_noise.errors import ConfigError
 from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.data.loaders import require_denoised
 from dinov2_noise.upstream.signatures import expect_signature
@@ -49,13 +51,20 @@ def prepare(cfg: Any, args: Any, upstream_defaults: Any) -> None:
         OutputFolderError: training into a folder that holds the checkpoints of another config.
     """
     run = None
-    is_ours = "curriculum" in cfg or _is_guarded(cfg)
+    is_ours = any(name in cfg for name in strict.OUR_SECTIONS) or _is_guarded(cfg)
     if is_ours:
         strict.check_keys(cfg, upstream_defaults)
     if cfg.get("curriculum") is not None:
         config = parse_curriculum(cfg.curriculum, total_epochs=cfg.optim.epochs)
-        run = runtime.Run(cfg, config, build(config, cfg.train.OFFICIAL_EPOCH_LENGTH))
+        step = parse_step(cfg.get("step"), batch_size=cfg.train.batch_size_per_gpu)
+        curriculum = build(config, cfg.train.OFFICIAL_EPOCH_LENGTH)
+        run = runtime.Run(cfg, config, curriculum, step, parse_health(cfg.get("health")))
         logger.info("dinov2-noise: curriculum of %d stages", len(config.stages))
+    elif cfg.get("step") is not None or cfg.get("health") is not None:
+        raise ConfigError(
+            "the sections step and health need a curriculum; for plain DINOv2 one stage will do: "
+            "curriculum: {stages: [{name: noisy, epochs: ${optim.epochs}, view: noisy}]}"
+        )
     if hasattr(args, "eval_only") and (is_ours or strict.holds_curriculum(cfg)):  # only training has this option
         strict.check_output_folder(cfg)
         _check_before_training(cfg, run)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from dinov2_noise.errors import ConfigError, OutputFolderError
 
-OUR_SECTIONS = ("curriculum",)
+OUR_SECTIONS = ("curriculum", "step", "health")
 # Of no influence on what is learned, or (optim.lr) set by upstream from other keys.
 _MAY_DIFFER = (
     "train.output_dir",
@@ -20,6 +20,8 @@ _MAY_DIFFER = (
     "optim.lr",
     "compute_precision",
     "evaluation",
+    "health",
+    "step",
 )
 
 
