@@ -2,6 +2,8 @@
 
     L = L_dinov2 + weight * (dino_local + dino_global + ibot)
 
+(a factor for each term where a config sets one; 1 as published).
+
 The frozen teacher sees the two denoised global crops only, made with the same random draws as their noisy twins; the
 terms are those of DINOv2's main loss with the same scales, without KoLeo. The student's outputs are those of the main
 loss: nothing runs twice.
@@ -31,8 +33,12 @@ class AnchorTerms(NamedTuple):
 
     @property
     def total(self) -> torch.Tensor:
-        """Sum of the three: one weight holds for all."""
+        """Sum of the three: as published one weight holds for all."""
         return self.dino_local + self.dino_global + self.ibot
+
+    def weighted(self, dino_local: float, dino_global: float, ibot: float) -> torch.Tensor:
+        """Sum of the three, each times a factor of its own."""
+        return dino_local * self.dino_local + dino_global * self.dino_global + ibot * self.ibot
 
 
 def cross_entropy(

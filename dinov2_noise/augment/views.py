@@ -24,10 +24,8 @@ class Views(NamedTuple):
 
 
 class StageLike(Protocol):
-    """The part of a stage that decides the views."""
+    """The part of a stage that decides whether twins are read."""
 
-    @property
-    def view(self) -> str: ...
     @property
     def needs_twin(self) -> bool: ...
 
@@ -40,7 +38,7 @@ class CurriculumLike(Protocol):
 
 
 class DrawLike(Protocol):
-    """What the sampler yields: image, stage, and place in the run."""
+    """What the sampler yields: image, stage, place in the run, and which image the student sees."""
 
     @property
     def index(self) -> int: ...
@@ -48,6 +46,8 @@ class DrawLike(Protocol):
     def stage(self) -> int: ...
     @property
     def number(self) -> int: ...
+    @property
+    def view(self) -> str: ...
 
 
 class ViewLoader(Protocol):
@@ -64,19 +64,22 @@ class ViewSource(ViewLoader, Protocol):
     def transform(self) -> Callable[[Views], Mapping[str, Any]]: ...
 
 
-def load_views(source: ViewLoader, stage: StageLike, index: int) -> Views:
-    """The images that ``stage`` needs of image ``index``; no other is read.
+def load_views(source: ViewLoader, index: int, view: str, *, needs_twin: bool) -> Views:
+    """The images of number ``index`` that are needed; no other is read.
+
+    The twin of a denoised view is that view itself.
 
     Raises:
         PairError: the twins differ in size.
-        ValueError: the stage has a view that is neither ``noisy`` nor ``denoised``.
+        ValueError: ``view`` is neither ``noisy`` nor ``denoised``.
     """
-    if stage.view == "denoised":
-        return Views(source.denoised(index), None)
-    if stage.view != "noisy":
-        raise ValueError(f"view {stage.view!r} is neither 'noisy' nor 'denoised'")
+    if view == "denoised":
+        denoised = source.denoised(index)
+        return Views(denoised, denoised if needs_twin else None)
+    if view != "noisy":
+        raise ValueError(f"view {view!r} is neither 'noisy' nor 'denoised'")
     noisy = source.noisy(index)
-    if not stage.needs_twin:
+    if not needs_twin:
         return Views(noisy, None)
     twin = source.denoised(index)
     if twin.size != noisy.size:
@@ -90,7 +93,8 @@ def load_views(source: ViewLoader, stage: StageLike, index: int) -> Views:
 def sample_seed(seed: int, number: int, stream: int = 0) -> int:
     """A seed below 2^63 for sample ``number`` of a run with ``seed``, all at least 0; neighbours are unrelated.
 
-    ``stream`` tells apart what one sample draws for several purposes: 0 its views, 1 the masks of the batch it begins.
+    ``stream`` tells apart what one sample draws for several purposes: 0 its augmentation, 1 the masks of the batch it
+    begins, 2 the view that a mixed stage shows.
     """
     mixed = np.random.SeedSequence(seed, spawn_key=(number, stream)).generate_state(1, np.uint64)
     return int(mixed[0] >> np.uint64(1))
@@ -117,7 +121,8 @@ class StagedViews:
         Raises:
             PairError: see `load_views`.
         """
-        views = load_views(source, self._curriculum.stages[draw.stage], draw.index)
+        stage = self._curriculum.stages[draw.stage]
+        views = load_views(source, draw.index, draw.view, needs_twin=stage.needs_twin)
         with rng_scope(sample_seed(self._seed, draw.number)):
             sample = source.transform(views)
         return {

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from dinov2_noise.curriculum.strict import build_strict, choose
 from dinov2_noise.errors import ConfigError
 
 VIEWS = ("noisy", "denoised")
 HEADS = ("ema", "frozen")
+WEIGHT_SCHEDULES = ("linear", "cosine")
+Ramp = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -56,32 +58,66 @@ class OverridesConfig:
 
 
 @dataclass(frozen=True)
+class ViewShares:
+    """A mixed view: which share of the samples shows the noisy and which the denoised image; together 1.
+
+    A pair ``[first, last]`` is a linear ramp from the stage's first to its last iteration.
+    """
+
+    noisy: Ramp
+    denoised: Ramp
+
+
+@dataclass(frozen=True)
 class AnchorConfig:
     """The anchor of NCT: ``weight`` times the loss terms of `dinov2_noise.anchor` against the frozen teacher.
 
-    ``heads``: whose heads read the frozen backbone's tokens, the current EMA teacher's (``ema``, as published) or its
-    own (``frozen``).
+    With ``final_weight`` the weight goes there over the stage, along ``weight_schedule``. ``dino_local``,
+    ``dino_global``, ``ibot``: factors of the single terms. ``teacher``: a file to take the frozen teacher from, instead
+    of freezing the EMA teacher when the stage begins. ``heads``: whose heads read the frozen backbone's tokens, the
+    current EMA teacher's (``ema``, as published) or its own (``frozen``).
     """
 
     weight: float
+    final_weight: float | None = None
+    weight_schedule: str = "cosine"
+    dino_local: float = 1.0
+    dino_global: float = 1.0
+    ibot: float = 1.0
+    teacher: str | None = None
     heads: str = "ema"
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage: ``epochs`` on one ``view`` of the images.
+    """One stage: ``epochs`` on one ``view`` of the images, or on a mixture of both.
 
-    ``schedule_epochs``: the length the schedules are built for; they are cut where the next restart or the run's end
-    comes. ``restart``: fresh optimizer state and grad scaler, all schedules from 0; networks and loss centers are kept.
+    ``teacher_view``: what the EMA teacher sees, the student's own crops (``noisy``) or their denoised twins
+    (``denoised``). ``schedule_epochs``: the length the schedules are built for; they are cut where the next restart or
+    the run's end comes. ``restart``: fresh optimizer state and grad scaler, all schedules from 0; networks and loss
+    centers are kept.
     """
 
     name: str
     epochs: int
-    view: str
+    view: str | ViewShares
+    teacher_view: str = "noisy"
     schedule_epochs: int | None = None
     restart: bool = False
     overrides: OverridesConfig = field(default_factory=OverridesConfig)
     anchor: AnchorConfig | None = None
+
+    @property
+    def noisy_share(self) -> tuple[float, float]:
+        """Share of the samples that show the noisy image, at the first and at the last iteration."""
+        if isinstance(self.view, ViewShares):
+            return ends(self.view.noisy)
+        return (1.0, 1.0) if self.view == "noisy" else (0.0, 0.0)
+
+
+def ends(ramp: Ramp) -> tuple[float, float]:
+    """First and last value."""
+    return (ramp[0], ramp[-1]) if isinstance(ramp, tuple) else (ramp, ramp)
 
 
 @dataclass(frozen=True)
@@ -132,7 +168,13 @@ def _plain(section: object, key: str) -> object:
     try:
         if isinstance(section, Mapping) and not OmegaConf.is_config(section):
             section = OmegaConf.create(dict(section))
-        return OmegaConf.to_container(section, resolve=True) if OmegaConf.is_config(section) else section
+        if not OmegaConf.is_config(section):
+            return section
+        return OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as cause:
+        missing = str(cause.full_key)
+        missing = missing if missing.startswith(key) else f"{key}.{missing}"
+        raise ConfigError(f"{missing} is ???: set it, here or on the command line") from cause
     except OmegaConfBaseException as cause:
         raise ConfigError(f"{key} cannot be resolved: {cause}") from cause
 
@@ -153,7 +195,7 @@ def _check_names(stages: Sequence[StageConfig], key: str) -> None:
 def _check_stage(stage: StageConfig, key: str, *, begins_segment: bool) -> None:
     if stage.epochs < 1:
         raise ConfigError(f"{key}.epochs is {stage.epochs}: a stage lasts at least 1 epoch")
-    choose(stage.view, VIEWS, f"{key}.view")
+    _check_view(stage, key)
     for part in ("optim", "teacher"):
         _check_overrides(getattr(stage.overrides, part), f"{key}.overrides.{part}")
     if begins_segment:
@@ -166,6 +208,33 @@ def _check_stage(stage: StageConfig, key: str, *, begins_segment: bool) -> None:
             raise ConfigError(
                 f"{key}.{name} has no effect: stage {stage.name!r} continues the schedules before it. "
                 f"Set {key}.restart: true, or move {name} to the stage where these schedules begin."
+            )
+
+
+def _check_view(stage: StageConfig, key: str) -> None:
+    if isinstance(stage.view, ViewShares):
+        _check_shares(stage.view, f"{key}.view")
+    else:
+        choose(stage.view, VIEWS, f"{key}.view")
+    choose(stage.teacher_view, VIEWS, f"{key}.teacher_view")
+    if stage.teacher_view == "denoised" and stage.noisy_share == (0.0, 0.0):
+        raise ConfigError(
+            f"{key}.teacher_view: denoised has no effect, the student of this stage sees the denoised images itself"
+        )
+
+
+def _check_shares(shares: ViewShares, key: str) -> None:
+    for name in VIEWS:
+        ramp = getattr(shares, name)
+        if isinstance(ramp, tuple) and len(ramp) != 2:
+            raise ConfigError(f"{key}.{name} is {list(ramp)}: a ramp is a pair [first, last]")
+        if not all(0 <= share <= 1 for share in ends(ramp)):
+            raise ConfigError(f"{key}.{name} is {ramp}: a share of the samples lies between 0 and 1")
+    for noisy, denoised, place in zip(ends(shares.noisy), ends(shares.denoised), ("first", "last"), strict=True):
+        if abs(noisy + denoised - 1) > 1e-6:
+            raise ConfigError(
+                f"{key}: at the stage's {place} iteration noisy {noisy:g} and denoised {denoised:g} sum to "
+                f"{noisy + denoised:g}, they must sum to 1"
             )
 
 
@@ -183,20 +252,35 @@ def _check_overrides(overrides: OptimOverrides | TeacherOverrides, key: str) -> 
 
 
 def _check_anchor(stage: StageConfig, key: str, *, is_first: bool) -> None:
-    if stage.anchor is None:
+    anchor = stage.anchor
+    if anchor is None:
         return
-    if is_first:
+    if is_first and anchor.teacher is None:
         raise ConfigError(
-            f"{key}: the first stage cannot have an anchor, there is nothing to freeze yet. Move it to a later stage."
+            f"{key}: in the first stage there is nothing to freeze yet. Move the anchor to a later stage, or name the "
+            f"frozen teacher's file in {key}.teacher"
         )
-    if stage.view != "noisy":
+    if stage.noisy_share == (0.0, 0.0):
         raise ConfigError(
             f"{key}: an anchor compares noisy images with their denoised twins, "
             f"but the view of this stage is {stage.view!r}"
         )
-    if stage.anchor.weight < 0:
-        raise ConfigError(f"{key}.weight is {stage.anchor.weight}: it cannot be negative")
-    choose(stage.anchor.heads, HEADS, f"{key}.heads")
+    _check_weights(anchor, key)
+    if anchor.teacher is not None and not anchor.teacher.strip():
+        raise ConfigError(f"{key}.teacher is empty: name a weights file, or leave it out")
+    choose(anchor.heads, HEADS, f"{key}.heads")
+
+
+def _check_weights(anchor: AnchorConfig, key: str) -> None:
+    for name in ("weight", "final_weight", "dino_local", "dino_global", "ibot"):
+        value = getattr(anchor, name)
+        if value is not None and value < 0:
+            raise ConfigError(f"{key}.{name} is {value}: it cannot be negative")
+    choose(anchor.weight_schedule, WEIGHT_SCHEDULES, f"{key}.weight_schedule")
+    if anchor.final_weight is None and anchor.weight_schedule != AnchorConfig.weight_schedule:
+        raise ConfigError(f"{key}.weight_schedule has no effect: set {key}.final_weight too")
+    if anchor.dino_local == anchor.dino_global == anchor.ibot == 0:
+        raise ConfigError(f"{key}: dino_local, dino_global and ibot are all 0; leave the anchor out instead")
 
 
 def _check_schedule_epochs(stages: Sequence[StageConfig], index: int, key: str) -> None:

@@ -13,22 +13,26 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from dinov2_noise.curriculum.stages import Curriculum
+from dinov2_noise.augment.views import sample_seed
+from dinov2_noise.curriculum.stages import Curriculum, Stage
 
 # Tells the shuffling streams from those that seed the augmentation of sample number n, which have a one-word key.
 _SHUFFLING = 0x5A1E
+# Beside streams 0 (views) and 1 (masks) of a sample: which view a mixed stage shows.
+_VIEW = 2
 
 
 class Draw(NamedTuple):
     """What the sampler hands to a dataset in place of an index.
 
     ``index``: image; ``stage``: index of the stage; ``number``: place in the run over all ranks, unique, the seed of
-    the augmentation.
+    the augmentation; ``view``: which of the two images the student sees, ``noisy`` or ``denoised``.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a draw
     stage: int
     number: int
+    view: str
 
 
 class CurriculumSampler(Sampler[Draw]):
@@ -84,14 +88,20 @@ class CurriculumSampler(Sampler[Draw]):
         data_epoch, permutation = -1, torch.empty(0, dtype=torch.int64)
         iteration = self._start_iteration
         while True:
-            stage = self._curriculum.stage_at(iteration).index
+            stage = self._curriculum.stage_at(iteration)
             first = (iteration * self._world_size + self._rank) * self._batch_size
             for number in range(first, first + self._batch_size):
                 epoch, offset = divmod(number, self._sample_count)
                 if epoch != data_epoch:
                     data_epoch, permutation = epoch, self._permutation(epoch)
-                yield Draw(int(permutation[offset]), stage, number)
+                yield Draw(int(permutation[offset]), stage.index, number, self._view(stage, iteration, number))
             iteration += 1
+
+    def _view(self, stage: Stage, iteration: int, number: int) -> str:
+        if stage.view != "mixed":
+            return stage.view
+        uniform = sample_seed(self._seed, number, stream=_VIEW) / 2**63
+        return "noisy" if uniform < stage.noisy_share_at(iteration) else "denoised"
 
     def _permutation(self, data_epoch: int) -> torch.Tensor:
         mixed = np.random.SeedSequence(self._seed, spawn_key=(_SHUFFLING, data_epoch))

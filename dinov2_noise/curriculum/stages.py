@@ -6,6 +6,7 @@ job per stage.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,20 +16,50 @@ from dinov2_noise.curriculum.config import AnchorConfig, CurriculumConfig
 
 @dataclass(frozen=True)
 class Stage:
-    """Iterations ``first_iteration`` to ``first_iteration + n_iterations - 1`` of a run, on one view of the images."""
+    """Iterations ``first_iteration`` to ``first_iteration + n_iterations - 1`` of a run, on one view of the images.
+
+    ``noisy_share``: share of the samples that show the noisy image, at the first and the last iteration.
+    """
 
     index: int
     name: str
     first_iteration: int
     n_iterations: int
-    view: str
+    noisy_share: tuple[float, float]
+    teacher_view: str
     anchor: AnchorConfig | None
     restart: bool
 
     @property
+    def view(self) -> str:
+        """``noisy``, ``denoised``, or ``mixed``."""
+        return {(1.0, 1.0): "noisy", (0.0, 0.0): "denoised"}.get(self.noisy_share, "mixed")
+
+    @property
     def needs_twin(self) -> bool:
-        """Whether the denoised twin of each noisy image is wanted too."""
-        return self.anchor is not None
+        """Whether the denoised twin of each sample is wanted too."""
+        return self.anchor is not None or self.teacher_view == "denoised"
+
+    def progress_at(self, iteration: int) -> float:
+        """0 at the stage's first iteration, 1 at its last."""
+        return (iteration - self.first_iteration) / max(self.n_iterations - 1, 1)
+
+    def noisy_share_at(self, iteration: int) -> float:
+        """Share of the samples that show the noisy image, on the line between the stage's ends."""
+        first, last = self.noisy_share
+        return first + (last - first) * self.progress_at(iteration)
+
+    def anchor_weight_at(self, iteration: int) -> float:
+        """The anchor's weight: constant, on a line, or on half a cosine from ``weight`` to ``final_weight``."""
+        if self.anchor is None:
+            return 0.0
+        first, last = self.anchor.weight, self.anchor.final_weight
+        if last is None:
+            return first
+        progress = self.progress_at(iteration)
+        if self.anchor.weight_schedule == "cosine":
+            progress = (1 - math.cos(math.pi * progress)) / 2
+        return first + (last - first) * progress
 
 
 @dataclass(frozen=True)
@@ -65,7 +96,7 @@ class Curriculum:
     @property
     def needs_denoised(self) -> bool:
         """Whether any stage reads denoised images, as its view or as twins."""
-        return any(stage.view == "denoised" or stage.needs_twin for stage in self.stages)
+        return any(stage.view != "noisy" or stage.needs_twin for stage in self.stages)
 
     @property
     def segments(self) -> list[list[Stage]]:
@@ -105,6 +136,17 @@ def build(config: CurriculumConfig, epoch_length_iterations: int) -> Curriculum:
     first_iteration = 0
     for index, stage in enumerate(config.stages):
         n_iterations = stage.epochs * epoch_length_iterations
-        stages.append(Stage(index, stage.name, first_iteration, n_iterations, stage.view, stage.anchor, stage.restart))
+        stages.append(
+            Stage(
+                index=index,
+                name=stage.name,
+                first_iteration=first_iteration,
+                n_iterations=n_iterations,
+                noisy_share=stage.noisy_share,
+                teacher_view=stage.teacher_view,
+                anchor=stage.anchor,
+                restart=stage.restart,
+            )
+        )
         first_iteration += n_iterations
     return Curriculum(tuple(stages), epoch_length_iterations)

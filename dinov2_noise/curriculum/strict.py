@@ -25,7 +25,7 @@ def build_strict(kind: type[T], node: object, key: str) -> T:
 
     Args:
         kind: a dataclass whose fields are ``int``, ``float``, ``str``, ``bool``, dataclasses, lists or tuples of these,
-            or one of them ``| None``.
+            or one of them ``| None``, or a union that a mapping, a list and a scalar tell apart.
         node: plain mappings, sequences and scalars, as read from YAML.
         key: where ``node`` stands in the config, for messages.
 
@@ -58,7 +58,7 @@ def _value(kind: Any, value: object, key: str) -> Any:
     if get_origin(kind) in (Union, UnionType):
         if value is None:
             return None
-        (kind,) = (option for option in get_args(kind) if option is not NoneType)
+        kind = _option([option for option in get_args(kind) if option is not NoneType], value)
     if get_origin(kind) in (list, tuple):
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise ConfigError(f"{key} must be a list, not {value!r}")
@@ -67,6 +67,17 @@ def _value(kind: Any, value: object, key: str) -> Any:
     if isinstance(kind, type) and is_dataclass(kind):
         return build_strict(kind, value, key)
     return _scalar(kind, value, key)
+
+
+def _option(options: list[Any], value: object) -> Any:
+    """The option of a union that a value of this shape can only mean."""
+    if isinstance(value, Mapping):
+        fitting = [option for option in options if is_dataclass(option)]
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        fitting = [option for option in options if get_origin(option) in (list, tuple)]
+    else:
+        fitting = [option for option in options if option in _SCALARS]
+    return (fitting or options)[0]
 
 
 def _scalar(kind: type, value: object, key: str) -> Any:

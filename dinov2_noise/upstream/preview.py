@@ -44,9 +44,11 @@ def crops(config_file: Path, *, index: int, stage: int, number: int = 0) -> Mapp
         global_crops_size=cfg.crops.global_crops_size,
         local_crops_size=cfg.crops.local_crops_size,
     )
-    views = StagedViews(build(config, cfg.train.OFFICIAL_EPOCH_LENGTH), cfg.train.seed)
+    curriculum = build(config, cfg.train.OFFICIAL_EPOCH_LENGTH)
+    views = StagedViews(curriculum, cfg.train.seed)
     source: Any = data.make(cfg.train.dataset_path, transform, None)
-    sample = views(source, Draw(index, stage, number))
+    view = "denoised" if curriculum.stages[stage].view == "denoised" else "noisy"
+    sample = views(source, Draw(index, stage, number, view))
     names = ("global_crops", "local_crops", "global_crops_anchor")
     return {name: [_to_image(crop) for crop in sample[name]] for name in names if name in sample}
 

@@ -83,7 +83,7 @@ def batches(num_workers: int, n_iterations: int = 12, start: int = 0) -> list[di
 )
 def test_a_stage_reads_what_it_needs_and_nothing_else(stage: int, read: list[str]) -> None:
     source = Images()
-    views = load_views(source, curriculum().stages[stage], 7)
+    views = load_views(source, 7, curriculum().stages[stage].view, needs_twin=curriculum().stages[stage].needs_twin)
     assert source.read == read
     assert views.main.tobytes() == (Images().denoised(7) if stage == 0 else Images().noisy(7)).tobytes()
     assert (views.twin is not None) == (stage == 2)
@@ -93,13 +93,19 @@ def test_a_stage_reads_what_it_needs_and_nothing_else(stage: int, read: list[str
 
 def test_twins_of_different_size_are_refused() -> None:
     with pytest.raises(PairError, match=r"image 3: the noisy one is 32x32 px, its denoised twin 16x16 px"):
-        load_views(Images(twin_px=16), curriculum().stages[2], 3)
+        load_views(Images(twin_px=16), 3, "noisy", needs_twin=True)
 
 
 def test_an_unknown_view_is_refused() -> None:
-    stage = build(CurriculumConfig((StageConfig("x", 1, "clean"),)), 1).stages[0]
     with pytest.raises(ValueError, match="view 'clean' is neither"):
-        load_views(Images(), stage, 0)
+        load_views(Images(), 0, "clean", needs_twin=False)
+
+
+def test_the_twin_of_a_denoised_view_is_itself() -> None:
+    source = Images()
+    views = load_views(source, 7, "denoised", needs_twin=True)
+    assert source.read == ["denoised"]
+    assert views.main is views.twin
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -128,14 +134,14 @@ def test_resumed_batches_equal_the_continued_ones() -> None:
 
 def test_an_image_is_augmented_anew_in_every_pass() -> None:
     samples = Samples()
-    first, second = samples[Draw(4, 1, 4)], samples[Draw(4, 1, 4 + SAMPLES)]
+    first, second = samples[Draw(4, 1, 4, "noisy")], samples[Draw(4, 1, 4 + SAMPLES, "noisy")]
     assert not torch.equal(first["main"], second["main"])
-    assert torch.equal(first["main"], samples[Draw(4, 1, 4)]["main"])
+    assert torch.equal(first["main"], samples[Draw(4, 1, 4, "noisy")]["main"])
 
 
 def test_stage_and_number_are_added_and_the_global_generators_left_alone() -> None:
     before = capture()
-    sample = Samples()[Draw(2, 2, 9)]
+    sample = Samples()[Draw(2, 2, 9, "noisy")]
     assert (sample["stage"], sample["number"]) == (2, 9)
     after = capture()
     assert before.python == after.python
@@ -147,7 +153,7 @@ def test_the_callable_survives_pickling() -> None:
     views = StagedViews(curriculum(), seed=3)
     copy = pickle.loads(pickle.dumps(views))
     samples = Samples()
-    ours, theirs = copy(samples, Draw(1, 2, 8)), views(samples, Draw(1, 2, 8))
+    ours, theirs = copy(samples, Draw(1, 2, 8, "noisy")), views(samples, Draw(1, 2, 8, "noisy"))
     assert torch.equal(ours["main"], theirs["main"])
 
 

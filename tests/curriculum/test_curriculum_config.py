@@ -85,6 +85,21 @@ def test_whole_numbers_do_for_a_weight_and_null_for_no_anchor() -> None:
     assert parse_curriculum(broken("1.anchor", None), total_epochs=100).stages[1].anchor is None
 
 
+def test_mixed_views_and_their_ramps() -> None:
+    constant = parse_curriculum(broken("1.view", {"noisy": 0.75, "denoised": 0.25}), total_epochs=100).stages[1]
+    assert constant.noisy_share == (0.75, 0.75)
+    ramp = parse_curriculum(broken("1.view", {"noisy": [0.5, 1], "denoised": [0.5, 0]}), total_epochs=100).stages[1]
+    assert ramp.noisy_share == (0.5, 1.0)
+    assert [stage.noisy_share for stage in parse_curriculum(nct(), total_epochs=100).stages] == [(0, 0), (1, 1)]
+
+
+def test_an_anchor_to_a_file_may_stand_in_the_first_stage() -> None:
+    section = {
+        "stages": [{"name": "on", "epochs": 3, "view": "noisy", "anchor": {"weight": 1, "teacher": "vits14.pth"}}]
+    }
+    assert parse_curriculum(section, total_epochs=3).stages[0].anchor == AnchorConfig(1.0, teacher="vits14.pth")
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -108,14 +123,31 @@ def test_whole_numbers_do_for_a_weight_and_null_for_no_anchor() -> None:
         ("0.epochs", True, r"stages\[0\]\.epochs must be a whole number, not True"),
         ("0.name", 5, r"stages\[0\]\.name must be a string, not 5"),
         ("1.restart", "maybe", r"stages\[1\]\.restart must be true or false, not 'maybe'"),
-        ("1.anchor", 1.6, r"stages\[1\]\.anchor must be a mapping with the keys weight, heads, not 1\.6"),
+        ("1.anchor", 1.6, r"stages\[1\]\.anchor must be a mapping with the keys weight, .*, heads, not 1\.6"),
         ("1.anchor.weight", "much", r"stages\[1\]\.anchor\.weight must be a number, not 'much'"),
         ("1.anchor.weight", math.inf, r"stages\[1\]\.anchor\.weight must be finite"),
         ("1.anchor.weight", -0.1, r"stages\[1\]\.anchor\.weight is -0\.1: it cannot be negative"),
         ("1.anchor.heads", "emma", r"stages\[1\]\.anchor\.heads is 'emma': did you mean 'ema'\? valid .* ema, frozen"),
         ("1.view", "nosy", r"stages\[1\]\.view is 'nosy': did you mean 'noisy'\? valid values are noisy, denoised"),
         ("1.view", "denoised", r"stages\[1\]\.anchor: an anchor compares noisy images.*'denoised'"),
-        ("0.anchor", {"weight": 1}, r"stages\[0\]\.anchor: the first stage cannot have an anchor, .*nothing to freeze"),
+        ("0.anchor", {"weight": 1}, r"stages\[0\]\.anchor: in the first stage .* nothing to freeze.*anchor\.teacher"),
+        ("1.anchor.teacher", " ", r"stages\[1\]\.anchor\.teacher is empty"),
+        ("1.anchor.teacher", "???", r"curriculum\.stages\[1\]\.anchor\.teacher is \?\?\?: set it"),
+        ("1.anchor.final_weight", -1, r"stages\[1\]\.anchor\.final_weight is -1\.0: it cannot be negative"),
+        ("1.anchor.ibot", -1, r"stages\[1\]\.anchor\.ibot is -1\.0: it cannot be negative"),
+        ("1.anchor.weight_schedule", "linear", r"anchor\.weight_schedule has no effect: set .*anchor\.final_weight"),
+        ("1.anchor", {"weight": 1, "final_weight": 0, "weight_schedule": "cos"}, "did you mean 'cosine'"),
+        ("1.anchor", {"weight": 1, "dino_local": 0, "dino_global": 0, "ibot": 0}, "ibot are all 0"),
+        ("1.view", 5, r"stages\[1\]\.view must be a string, not 5"),
+        ("1.view", {"noisy": 1}, r"stages\[1\]\.view\.denoised is missing"),
+        ("1.view", {"noisy": 0.5, "clean": 0.5}, r"unknown key curriculum\.stages\[1\]\.view\.clean"),
+        ("1.view", {"noisy": 0.5, "denoised": 0.4}, r"view: at the stage's first iteration .* sum to 0\.9"),
+        ("1.view", {"noisy": [0, 1], "denoised": [1, 0.5]}, r"at the stage's last iteration .* sum to 1\.5"),
+        ("1.view", {"noisy": 1.5, "denoised": -0.5}, r"view\.noisy is 1\.5: a share of the samples"),
+        ("1.view", {"noisy": [0, 1, 1], "denoised": 0}, r"view\.noisy is \[0\.0, 1\.0, 1\.0\]: a ramp is a pair"),
+        ("1.view", {"noisy": "half", "denoised": 0.5}, r"view\.noisy must be a number, not 'half'"),
+        ("1.teacher_view", "clean", r"stages\[1\]\.teacher_view is 'clean': valid values are noisy, denoised"),
+        ("0.teacher_view", "denoised", r"stages\[0\]\.teacher_view: denoised has no effect"),
         ("1.name", "denoised", r"stages\[1\]\.name is 'denoised', as that of curriculum\.stages\[0\]"),
         ("1.name", " ", r"stages\[1\]\.name is empty"),
         ("0.epochs", 0, r"stages\[0\]\.epochs is 0: a stage lasts at least 1 epoch"),

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
-from dinov2_noise.curriculum.config import CurriculumConfig, StageConfig
+from dinov2_noise.curriculum.config import CurriculumConfig, StageConfig, ViewShares
 from dinov2_noise.curriculum.sampler import CurriculumSampler, Draw
 from dinov2_noise.curriculum.stages import Curriculum, build
 
@@ -58,6 +58,27 @@ def test_resuming_is_continuing(start: int) -> None:
 def test_a_batch_larger_than_the_data_set_works() -> None:
     indices = [draw.index for draw in draws(1, batch_size=2 * SAMPLES)]
     assert sorted(indices) == sorted(2 * list(range(SAMPLES)))
+
+
+def test_a_mixed_stage_draws_its_share_of_noisy_images_whatever_the_ranks() -> None:
+    stages = (StageConfig("a", 1, "denoised"), StageConfig("b", 1, ViewShares((0.2, 1.0), (0.8, 0.0))))
+    mixed = build(CurriculumConfig(stages), 50)
+
+    def drawn(batch_size: int, rank: int = 0, world: int = 1, start: int = 0) -> list[Draw]:
+        sampler = CurriculumSampler(SAMPLES, batch_size, mixed, 7, start, rank, world)
+        return list(islice(sampler, (100 - start) * batch_size))
+
+    is_noisy = [draw.view == "noisy" for draw in drawn(400)]
+    shares = [sum(is_noisy[400 * i : 400 * (i + 1)]) / 400 for i in range(100)]
+    assert shares[:50] == [0.0] * 50
+    expected = [0.2 + 0.8 * step / 49 for step in range(50)]
+    # 400 fair draws per iteration: standard error at most 0.025
+    assert max(abs(a - b) for a, b in zip(shares[50:], expected, strict=True)) < 0.1
+    assert sum(shares[50:]) / 50 == pytest.approx(0.6, abs=0.01)
+    assert shares[99] == 1.0
+    one, two = drawn(6), [drawn(3, rank, 2) for rank in range(2)]
+    assert one == [draw for i in range(100) for rank in two for draw in rank[3 * i : 3 * i + 3]]
+    assert drawn(6, start=60) == one[360:]
 
 
 def test_the_order_is_the_seeds_and_leaves_the_global_generator_alone() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import pytest
 
-from dinov2_noise.curriculum.config import AnchorConfig, CurriculumConfig, StageConfig
+from dinov2_noise.curriculum.config import AnchorConfig, CurriculumConfig, StageConfig, ViewShares
 from dinov2_noise.curriculum.stages import Curriculum, Stage, build
 
 
@@ -61,6 +62,34 @@ def test_gaps_and_empty_curricula_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one stage"):
         Curriculum((), 10)
     with pytest.raises(ValueError, match="does not follow"):
-        Curriculum((Stage(0, "a", 5, 10, "noisy", None, False),), 10)
+        Curriculum((Stage(0, "a", 5, 10, (1.0, 1.0), "noisy", None, False),), 10)
     with pytest.raises(ValueError, match="OFFICIAL_EPOCH_LENGTH is 0"):
         build(CurriculumConfig((StageConfig("n", 1, "noisy"),)), 0)
+
+
+def test_a_mixed_view_is_a_ramp_over_the_stage() -> None:
+    mixed = StageConfig("m", 2, ViewShares(noisy=(0.2, 1.0), denoised=(0.8, 0.0)))
+    curriculum = build(CurriculumConfig((StageConfig("d", 1, "denoised"), mixed, StageConfig("n", 1, "noisy"))), 3)
+    shares = [curriculum.stage_at(iteration).noisy_share_at(iteration) for iteration in range(12)]
+    assert shares == pytest.approx([0, 0, 0, 0.2, 0.36, 0.52, 0.68, 0.84, 1, 1, 1, 1], abs=1e-12)
+    assert [stage.view for stage in curriculum.stages] == ["denoised", "mixed", "noisy"]
+    assert curriculum.needs_denoised
+    assert not curriculum.stages[1].needs_twin
+
+
+def test_the_anchors_weight_is_constant_or_follows_its_schedule() -> None:
+    def weights(anchor: AnchorConfig | None) -> list[float]:
+        stages = (StageConfig("a", 1, "denoised"), StageConfig("b", 1, "noisy", anchor=anchor))
+        stage = build(CurriculumConfig(stages), 5).stages[1]
+        return [stage.anchor_weight_at(iteration) for iteration in range(5, 10)]
+
+    assert weights(None) == [0.0] * 5
+    assert weights(AnchorConfig(1.6)) == [1.6] * 5
+    assert weights(AnchorConfig(2.0, final_weight=0.0, weight_schedule="linear")) == [2.0, 1.5, 1.0, 0.5, 0.0]
+    expected = [1 + math.cos(math.pi * step / 4) for step in range(5)]
+    assert weights(AnchorConfig(2.0, final_weight=0.0)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_teacher_may_see_the_denoised_twins() -> None:
+    stage = build(CurriculumConfig((StageConfig("n", 1, "noisy", teacher_view="denoised"),)), 1).stages[0]
+    assert (stage.view, stage.needs_twin, stage.anchor) == ("noisy", True, None)
