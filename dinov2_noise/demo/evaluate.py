@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dinov2_noise.demo.recipe import Arm, Recipe
+from dinov2_noise.demo.recipe import Arm, Recipe, run_folder
 from dinov2_noise.evaluation.records import Record, versions
 from dinov2_noise.evaluation.upstream_results import read_knn, read_linear
 from dinov2_noise.launch import run
@@ -66,7 +66,7 @@ def evaluate(probe: Probe, output: Path, recipe: Recipe, environment: Mapping[st
 def checkpoint(output: Path, arm: Arm, recipe: Recipe) -> Path:
     """The teacher that upstream wrote at the end of the arm's training; of the random network, before any step."""
     step = f"training_{recipe.iterations - 1}" if arm.stages else "manual_0"
-    return output / arm.name / "eval" / step / "teacher_checkpoint.pth"
+    return run_folder(output, arm.name) / "eval" / step / "teacher_checkpoint.pth"
 
 
 def _options(kind: str, recipe: Recipe) -> list[str]:

@@ -40,6 +40,11 @@ class Arm:
         return switches
 
 
+def run_folder(output: Path, name: str) -> Path:
+    """Where arm ``name`` trains: apart from the image folders, two of which have names of arms."""
+    return output / "runs" / name
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The parsed file; ``content`` holds it as OmegaConf reads it."""

@@ -17,7 +17,7 @@ from rich.console import Console
 from dinov2_noise.data import build_index
 from dinov2_noise.demo.cells import write_cells
 from dinov2_noise.demo.evaluate import Probe, evaluate
-from dinov2_noise.demo.recipe import Arm, Recipe
+from dinov2_noise.demo.recipe import Arm, Recipe, run_folder
 from dinov2_noise.demo.summary import write_summary
 from dinov2_noise.demo.watch import watch_training
 from dinov2_noise.denoise import apply_denoiser, train_denoiser
@@ -102,14 +102,16 @@ class Demo:
             self.recipe.write_config(arm, dataset, self.config(arm))
         first = self.recipe.arms[0]
         self.recipe.write_config(first, dataset, self.config(RANDOM))
-        waiting = [arm for arm in self.recipe.arms if not (self.output / arm.name / "model_final.pth").exists()]
+        waiting = [
+            arm for arm in self.recipe.arms if not (run_folder(self.output, arm.name) / "model_final.pth").exists()
+        ]
         with watch_training(self.output, waiting, self.recipe.iterations):
             self._side_by_side(self._pretrain_arm, [*waiting, RANDOM])
 
     def _pretrain_arm(self, arm: Arm) -> None:
         # A fresh network without a step: upstream writes it out when asked to evaluate only.
         options = ["--eval-only", "--no-resume"] if arm is RANDOM else []
-        command = train_command(str(self.config(arm)), self.output / arm.name, options)
+        command = train_command(str(self.config(arm)), run_folder(self.output, arm.name), options)
         run(command, environment=one_thread_each(), log=self.output / "logs" / f"train-{arm.name}.txt")
 
     def probe(self) -> None:

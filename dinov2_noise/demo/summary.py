@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as ConsoleTable
 
 from dinov2_noise.data import NoisyImageNet, make
-from dinov2_noise.demo.recipe import Arm, Recipe
+from dinov2_noise.demo.recipe import Arm, Recipe, run_folder
 from dinov2_noise.evaluation.floors import chance, mean_colour_knn, psnr_db
 from dinov2_noise.evaluation.records import Record
 from dinov2_noise.evaluation.upstream_results import read_training
@@ -74,7 +74,9 @@ def _step_seconds(output: Path, arm: Arm, recipe: Recipe) -> str:
     length = int(recipe.content.training.train.OFFICIAL_EPOCH_LENGTH)
     first = arm.switch_epochs[-1][0] * length if arm.switch_epochs else 0
     entries = [
-        entry for entry in read_training(output / arm.name / "training_metrics.json") if entry["iteration"] > first
+        entry
+        for entry in read_training(run_folder(output, arm.name) / "training_metrics.json")
+        if entry["iteration"] > first
     ]
     return f"{np.median([entry['iter_time'] for entry in entries]):.2f} s"
 
@@ -143,7 +145,7 @@ def _facts(output: Path, recipe: Recipe) -> dict[str, str]:
 
 def _figures(output: Path, recipe: Recipe, records: Sequence[Record], floors: dict[str, float]) -> list[FigureBlock]:
     length = int(recipe.content.training.train.OFFICIAL_EPOCH_LENGTH)
-    runs = {arm.title: read_training(output / arm.name / "training_metrics.json") for arm in recipe.arms}
+    runs = {arm.title: read_training(run_folder(output, arm.name) / "training_metrics.json") for arm in recipe.arms}
     switches = {arm.title: [(epoch * length, f"→ {name}") for epoch, name in arm.switch_epochs] for arm in recipe.arms}
     titles = {arm.name: arm.title for arm in recipe.arms} | {"random": "random network"}
     shown = [_with_title(record, titles[record.arm]) for record in records]

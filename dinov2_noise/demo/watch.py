@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dinov2_noise.demo.recipe import Arm
+from dinov2_noise.demo.recipe import Arm, run_folder
 from dinov2_noise.errors import DinoNoiseError
 from dinov2_noise.evaluation.upstream_results import read_training
 
@@ -57,7 +57,7 @@ def _lines(console: Console, stop: threading.Event, output: Path, arms: Sequence
 
 
 def _steps_done(output: Path, name: str) -> int:
-    metrics = output / name / "training_metrics.json"
+    metrics = run_folder(output, name) / "training_metrics.json"
     if not metrics.exists() or metrics.stat().st_size == 0:
         return 0
     try:

@@ -1,5 +1,5 @@
-"""The frozen teacher of NCT: the EMA teacher as it stood at the switch, asked about the denoised twins of the global
-crops.
+"""The frozen teacher of NCT: the EMA teacher as it stood at the switch, or one from a file, asked about the denoised
+twins of the global crops.
 
 "Ditch the Denoiser", arXiv 2505.12191, section on denoised-teacher regularization. As in the published code its
 tokens pass through the *current* EMA teacher's heads (``heads: ema``) or its own (``heads: frozen``), and it has
@@ -9,13 +9,14 @@ centers of its own.
 from __future__ import annotations
 
 import copy
-import itertools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from dinov2_noise.curriculum.stages import Curriculum
+from dinov2_noise.upstream.train.teacher_file import read_teacher
 
 
 class FrozenTeacher(nn.Module):
@@ -23,7 +24,10 @@ class FrozenTeacher(nn.Module):
 
     Args:
         architecture: upstream's `SSLMetaArch`, before FSDP wraps it.
-        curriculum: tells whether own heads are needed.
+        curriculum: tells whether own heads are needed, and which files are.
+
+    Raises:
+        CheckpointError: a teacher's file does not fit; found here, not epochs later at the switch.
     """
 
     frozen: Tensor
@@ -39,6 +43,8 @@ class FrozenTeacher(nn.Module):
         if own_heads:
             self.networks.update(_copy_heads(architecture))
         self.networks.requires_grad_(False)
+        files = {anchor.teacher for anchor in anchors if anchor.teacher is not None}
+        self._files = {path: read_teacher(path, dict(self.networks), architecture) for path in sorted(files)}
         self.dino_loss = copy.deepcopy(architecture.dino_loss)
         self.ibot_patch_loss = copy.deepcopy(architecture.ibot_patch_loss) if architecture.do_ibot else None
         self.register_buffer("frozen", torch.zeros((), dtype=torch.uint8))
@@ -60,21 +66,33 @@ class FrozenTeacher(nn.Module):
             self.networks[name] = get_fsdp_wrapper(model_cfg, modules_to_wrap={BlockChunk})(network)
 
     @torch.no_grad()
-    def freeze(self) -> None:
-        """Take the EMA teacher's weights (shard by shard) and centers as they are now."""
-        for name, network in self.networks.items():
-            sources = self.architecture.teacher[name].parameters()
-            for mine, theirs in zip(network.parameters(), sources, strict=True):
-                mine.copy_(theirs)
-        for mine, theirs in itertools.zip_longest(self._losses(self), self._losses(self.architecture)):
-            for loss in (mine, theirs):
-                loss.apply_center_update()  # an update of the last step may still be under way
-            mine.center.copy_(theirs.center)
+    def freeze(self, file: str | None = None) -> None:
+        """Take the EMA teacher's weights (shard by shard) and centers as they are now, or those of ``file``.
+
+        Centers that the file lacks, or has for another number of prototypes, are the run's own so far.
+        """
+        if file is None:
+            for name, network in self.networks.items():
+                sources = self.architecture.teacher[name].parameters()
+                for mine, theirs in zip(network.parameters(), sources, strict=True):
+                    mine.copy_(theirs)
+        else:
+            whole = StateDictOptions(full_state_dict=True)
+            for name, state in self._files[file].networks.items():
+                set_model_state_dict(self.networks[name], dict(state), options=whole)
+        self._take_centers({} if file is None else self._files[file].centers)
         self.frozen.fill_(1)
 
-    @staticmethod
-    def _losses(owner: Any) -> list[Any]:
-        return [loss for loss in (owner.dino_loss, getattr(owner, "ibot_patch_loss", None)) if loss is not None]
+    def _take_centers(self, given: dict[str, Tensor]) -> None:
+        for name in ("dino_loss", "ibot_patch_loss"):
+            mine: Any = getattr(self, name)
+            theirs: Any = getattr(self.architecture, name, None)
+            if mine is None or theirs is None:
+                continue
+            for loss in (mine, theirs):
+                loss.apply_center_update()  # an update of the last step may still be under way
+            center = given.get(name, theirs.center)
+            mine.center.copy_(center if center.shape == mine.center.shape else theirs.center)
 
     @torch.no_grad()
     def targets(self, images: dict[str, Any], teacher_temp: float, *, heads: str) -> tuple[Tensor, Tensor | None]:

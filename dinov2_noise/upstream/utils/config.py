@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +21,11 @@ from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.schedules import ScheduleSettings, staged_schedules
 from dinov2_noise.curriculum.sections import parse_health, parse_step
 from dinov2_noise.curriculum.stages import build
-from dinov2_noise.errors import ConfigError
+from dinov2_noise.errors import CheckpointError, ConfigError
 from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.data.loaders import require_denoised
 from dinov2_noise.upstream.signatures import expect_signature
-from dinov2_noise.upstream.utils import strict
+from dinov2_noise.upstream.utils import options, strict
 
 logger = logging.getLogger("dinov2")
 
@@ -36,7 +37,10 @@ def attach(module: Any) -> None:
     def get_cfg_from_args(args: Any) -> Any:
         register_guard()
         args.config_file = resolve_config_file(args.config_file)
+        args.opts, of_stages = options.split_options(args.opts)
         cfg = original(args)
+        args.opts += of_stages
+        options.apply_options(cfg, of_stages)
         prepare(cfg, args, module.dinov2_default_config)
         return cfg
 
@@ -54,6 +58,7 @@ def prepare(cfg: Any, args: Any, upstream_defaults: Any) -> None:
     is_ours = any(name in cfg for name in strict.OUR_SECTIONS) or _is_guarded(cfg)
     if is_ours:
         strict.check_keys(cfg, upstream_defaults)
+        options.require_values(cfg)
     if cfg.get("curriculum") is not None:
         config = parse_curriculum(cfg.curriculum, total_epochs=cfg.optim.epochs)
         step = parse_step(cfg.get("step"), batch_size=cfg.train.batch_size_per_gpu)
@@ -77,10 +82,21 @@ def _check_before_training(cfg: Any, run: runtime.Run | None) -> None:
     """Find what would stop the run later, before anything is written; one process of a job is enough."""
     if run is not None:
         require_denoised(cfg.train.dataset_path, run)
+        _require_teacher_files(run)
         staged_schedules(ScheduleSettings.from_config(cfg), run.config)
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
     if rank == "0" and cfg.train.dataset_path.split(":")[0] in data.DATASETS:
         data.make(cfg.train.dataset_path)
+
+
+def _require_teacher_files(run: runtime.Run) -> None:
+    for index, stage in enumerate(run.curriculum.stages):
+        path = None if stage.anchor is None else stage.anchor.teacher
+        if path is not None and not Path(path).exists():
+            raise CheckpointError(
+                f"curriculum.stages[{index}].anchor.teacher: {path!r} does not exist; name the weights of the teacher "
+                "to be frozen, or leave it out to freeze the one of this run when the stage begins"
+            )
 
 
 def _is_guarded(cfg: Any) -> bool:

@@ -1,0 +1,76 @@
+"""The sections step and health, and files that a curriculum names: wrong ones are found before anything is written."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import SmallSet
+from omegaconf import OmegaConf
+
+from dinov2_noise.configs import shipped
+from dinov2_noise.curriculum.sections import HealthConfig, StepConfig
+from dinov2_noise.errors import CheckpointError, ConfigError
+from dinov2_noise.upstream import runtime
+
+pytestmark = pytest.mark.upstream
+
+
+@pytest.fixture(autouse=True)
+def _no_run_left() -> Iterator[None]:
+    yield
+    runtime.start(None)
+
+
+def merged(tmp_path: Path, small_set: SmallSet, *options: str, **sections: Any) -> Any:
+    from dinov2.utils.config import get_cfg_from_args
+
+    path = tmp_path / "config.yaml"
+    OmegaConf.save(OmegaConf.merge(OmegaConf.load(shipped()["nct"]), sections), path)
+    opts = [f"train.dataset_path={small_set.pair()}", *options]
+    output = str(tmp_path / "out")
+    return get_cfg_from_args(argparse.Namespace(config_file=str(path), output_dir=output, opts=opts, eval_only=False))
+
+
+def test_defaults_and_values_reach_the_run(tmp_path: Path, small_set: SmallSet) -> None:
+    merged(tmp_path, small_set)
+    run = runtime.current()
+    assert run is not None
+    assert (run.step, run.health) == (StepConfig(), HealthConfig())
+    merged(tmp_path, small_set, "step.micro_batches=4", health={"period_iterations": 7})
+    run = runtime.current()
+    assert run is not None
+    assert (run.step.micro_batches, run.health.period_iterations) == (4, 7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["step.micro_batches=3"], r"step\.micro_batches is 3: it must divide train\.batch_size_per_gpu, 64"),
+        (["step.micro_batches=0"], r"step\.micro_batches is 0"),
+        (["step.microbatches=2"], r"unknown key step\.microbatches: did you mean 'micro_batches'"),
+        (["health.max_skipped_steps=0"], r"health\.max_skipped_steps is 0: it must be at least 1"),
+        (["health.period_iteration=5"], r"unknown key health\.period_iteration: did you mean 'period_iterations'"),
+        (["curriculum=null", "health.trial_save=false"], r"the sections step and health need a curriculum"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, small_set: SmallSet, options: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        merged(tmp_path, small_set, *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_teachers_file_that_is_not_there(tmp_path: Path, small_set: SmallSet) -> None:
+    with pytest.raises(CheckpointError, match=r"curriculum\.stages\[1\]\.anchor\.teacher: 'gone\.pth' does not exist"):
+        merged(tmp_path, small_set, "curriculum.stages.1.anchor.teacher=gone.pth")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_anchor_without_denoised_images(tmp_path: Path, small_set: SmallSet) -> None:
+    stages = [{"name": "on", "epochs": 100, "view": "noisy", "teacher_view": "denoised"}]
+    plain = f"train.dataset_path=ImageNet:split=TRAIN:root={small_set.noisy}"
+    with pytest.raises(ConfigError, match="append `:denoised=FOLDER`"):
+        merged(tmp_path, small_set, plain, curriculum={"stages": stages})
