@@ -61,13 +61,30 @@ def doctor() -> None:
 
 
 @app.command()
-def configs() -> None:
-    """List the training configs that come with the package."""
-    from dinov2_noise.configs import shipped
+def configs(
+    name: Annotated[str | None, typer.Argument(help="Print this config, whole.")] = None,
+    grep: Annotated[str, typer.Option(help="List only lines that hold this text.")] = "",
+) -> None:
+    """List the training configs, one line each: presets and all published experiments; or print one."""
+    from dinov2_noise.configs import listing, read
 
-    for path in shipped().values():
-        first_line = path.read_text(encoding="utf-8").splitlines()[0]
-        print(f"dinov2_noise/configs/{path.name:<22}{first_line.lstrip('# ')}")
+    print(listing(grep) if name is None else read(name).rstrip())
+
+
+@app.command()
+def weights(
+    file: Annotated[Path, typer.Argument(help="A weights file, or a folder that holds one.")],
+    config: Annotated[str | None, typer.Option(help="Also tell how it fits the model of this config or name.")] = None,
+) -> None:
+    """Tell what is in a weights file: kind, size, position grid, registers."""
+    from dinov2_noise.weights import describe, load_backbone, read
+
+    found = read(file)
+    print(describe(found))
+    if config is not None:
+        from dinov2_noise.upstream.backbone import build_backbone
+
+        print(load_backbone(build_backbone(config), found).table())
 
 
 @app.command()
@@ -111,6 +128,11 @@ def denoise_train(
         bool, typer.Option("--residual", help="Predict the noise instead of the image: starts faster.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
+    images_per_class: Annotated[
+        int | None, typer.Option(help="Train on at most so many images of each folder.")
+    ] = None,
+    min_side: Annotated[int | None, typer.Option(help="Leave out images with a side below, in pixels.")] = None,
+    max_side: Annotated[int | None, typer.Option(help="Leave out images with a side above, in pixels.")] = None,
 ) -> None:
     """Train Neighbor2Neighbor on noisy images alone. The defaults are the published ones."""
     from dinov2_noise.denoise import train_denoiser
@@ -118,6 +140,8 @@ def denoise_train(
     weights = train_denoiser(
         noisy,
         output,
+        images_per_class=images_per_class,
+        side_range_px=None if min_side is max_side is None else (min_side or 0, max_side or sys.maxsize),
         epochs=epochs,
         steps=steps,
         batch_size=batch_size,
@@ -161,6 +185,28 @@ def train(
     from dinov2_noise.launch import train_command
 
     launch(train_command(config, output, context.args, processes=gpus, resume=not no_resume))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def run(
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(help="A recipe file; append variable=value to change its variables.")],
+    workdir: Annotated[Path | None, typer.Option(help="Records, logs and runs; by default runs/RECIPE.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be run.")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Submit each step as a SLURM job.")] = False,
+    slurm_option: Annotated[
+        list[str] | None, typer.Option(help="key=value for sbatch, such as partition=gpu; repeatable.")
+    ] = None,
+    only: Annotated[str, typer.Option(help="Only these steps, separated by commas.")] = "",
+    start: Annotated[str | None, typer.Option("--from", help="This step and those that need it.")] = None,
+    force: Annotated[str, typer.Option(help="Do these steps anew; what they left is renamed.")] = "",
+) -> None:
+    """Run a recipe: all steps of an experiment, those that are done skipped."""
+    from dinov2_noise.recipes.command import Request, run_recipe
+
+    names, anew = [*filter(None, only.split(","))], [*filter(None, force.split(","))]
+    request = Request(dry_run, slurm, slurm_option or [], names, start, anew)
+    run_recipe(recipe, context.args, workdir, request)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -58,15 +59,15 @@ def test_denoiser_from_noisy_folder_to_denoised_folder(small_set: SmallSet, tmp_
 
 
 def test_configs_are_listed() -> None:
-    status, output, _ = _cli("configs")
+    status, output, _ = _cli("configs", "--grep", "nct")
     assert status == 0
-    assert "dinov2_noise/configs/nct.yaml" in output
-    assert "NCT: noise curriculum" in output
+    assert re.search(r"^  nct +NCT: noise curriculum", output, flags=re.MULTILINE)
+    assert re.search(r"^  in100-nct-gauss255 +ImageNet-100 with gauss255: NCT", output, flags=re.MULTILINE)
 
 
 def test_train_command() -> None:
     command = train_command("nct", Path("out"), ["optim.epochs=1"], processes=2, resume=False)
-    assert command[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert command[1:6] == ["-m", "dinov2_noise.launch", "--standalone", "--nproc-per-node", "2"]
     assert command[6:9] == ["-m", "dinov2.train.train", "--config-file"]
     assert command[9].endswith("dinov2_noise/configs/nct.yaml")
     assert command[10:] == ["--output-dir", "out", "--no-resume", "optim.epochs=1"]

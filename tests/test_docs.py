@@ -29,7 +29,7 @@ def test_the_readme_begins_with_the_two_commands_and_links_every_page() -> None:
         assert f"(docs/{page.name})" in text, page.name
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+@pytest.mark.parametrize("name", sorted(shipped()))  # the catalogue: tests/configs
 def test_configs_say_paper_command_cost_and_result(name: str) -> None:
     header = shipped()[name].read_text(encoding="utf-8").split("\ntrain:")[0]
     for label in ("Paper:", "Command:", "Cost:", "Expected:", "Measured here:"):

@@ -18,7 +18,7 @@ from dinov2_noise.demo.recipe import Recipe
 from dinov2_noise.report.figures import COLOURS, FAINT, INK
 
 OUTPUT = Path(__file__).parent.parent / "img" / "anchor-flow.png"
-ASTRONAUT, SECOND_STAGE = 2, 1
+CELL, NUMBER, SECOND_STAGE = 55, 64, 1  # a cell in which something can be recognised
 BLUE, RED, GREEN = COLOURS[0], COLOURS[1], COLOURS[2]
 
 
@@ -31,7 +31,7 @@ def crops(demo: Path, work: Path) -> Any:
     (arm,) = (arm for arm in recipe.arms if arm.name == "nct")
     dataset = f"ImageNet:split=TRAIN:root={demo / 'noisy'}:denoised={demo / 'denoised'}"
     recipe.write_config(arm, dataset, work)
-    return preview.crops(work, index=ASTRONAUT, stage=SECOND_STAGE, number=9)
+    return preview.crops(work, index=CELL, stage=SECOND_STAGE, number=NUMBER)
 
 
 def box(axes: Any, x: float, y: float, text: str, colour: str, width: float = 1.9) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dinov2_noise.upstream.utils.utils import read_weights, require_fit
+from dinov2_noise.weights import load_backbone, read
 
 logger = logging.getLogger("dinov2")
 
@@ -30,10 +30,8 @@ class Mended:
         super().__init__(cfg)  # type: ignore[call-arg]
         cfg.student.pretrained_weights = source
         if source:
-            weights = read_weights(source, "model", "teacher")
-            require_fit(self.student["backbone"], weights, source)
-            self.student["backbone"].load_state_dict(weights, strict=False)
-            logger.info("dinov2-noise: student starts from %s", source)
+            report = load_backbone(self.student["backbone"], read(source))
+            logger.info("dinov2-noise: the student starts from %s", report.table())
 
     def fsdp_synchronize_streams(self) -> None:
         """Upstream shares one set of streams; each FSDP root now waits for the current stream itself, so once is

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.errors import ConfigError, OutputFolderError
 
 OUR_SECTIONS = ("curriculum", "step", "health")
-# Of no influence on what is learned, or (optim.lr) set by upstream from other keys.
-_MAY_DIFFER = (
-    "train.output_dir",
-    "train.num_workers",
-    "train.saveckp_freq",
-    "optim.lr",
-    "compute_precision",
-    "evaluation",
-    "health",
-    "step",
-)
+# Of no influence on what is learned.
+_FREE = ("step", "health", "evaluation", "compute_precision", "train.num_workers", "train.saveckp_freq")
+# optim.lr is set by upstream from other keys.
+_MAY_DIFFER = (*_FREE, "train.output_dir", "optim.lr")
 
 
 def check_keys(cfg: Any, upstream_defaults: Any) -> None:
@@ -55,6 +50,8 @@ def _unknown(found: Mapping[Any, Any], known: Mapping[Any, Any], prefix: str) ->
 def check_output_folder(cfg: Any) -> None:
     """Refuse to resume from the checkpoints of another config.
 
+    The images per process may differ: whether those per step do, the checkpoint tells when it is loaded.
+
     Raises:
         OutputFolderError: a run was begun there with a ``config.yaml`` that differs in what is learned.
     """
@@ -62,19 +59,68 @@ def check_output_folder(cfg: Any) -> None:
     saved = folder / "config.yaml"
     metrics = folder / "training_metrics.json"
     begun = any(folder.glob("last_checkpoint*")) or (metrics.exists() and metrics.stat().st_size > 0)
-    if not saved.exists() or not begun:
+    if not saved.exists() or saved.stat().st_size == 0 or not begun:
         return
-    before = _flat(OmegaConf.to_container(OmegaConf.load(saved), resolve=False), "")
+    may_differ = [*_MAY_DIFFER, *(["train.batch_size_per_gpu"] if (folder / "last_checkpoint").exists() else [])]
+    there = OmegaConf.load(saved)
+    stages = _stage_changes(there, cfg)
+    before = _flat(OmegaConf.to_container(there, resolve=False), "")
     now = _flat(OmegaConf.to_container(cfg, resolve=False), "")
-    differing = [
-        key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and not key.startswith(_MAY_DIFFER)
+    rows = [
+        f"{key}: there {before.get(key)!r}, now {now.get(key)!r}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+        and not any(key == name or key.startswith(f"{name}.") for name in may_differ)
+        and not (stages is not None and key.startswith("curriculum."))
     ]
-    if differing:
-        rows = "".join(f"\n  {key}: there {before.get(key)!r}, now {now.get(key)!r}" for key in differing[:8])
+    rows = [*(stages or []), *rows]
+    if rows:
+        more = f"\n  … and {len(rows) - 8} more" if len(rows) > 8 else ""
         raise OutputFolderError(
-            f"output folder {folder} holds a run of another config; {len(differing)} keys differ:{rows}\n"
-            "Choose another --output-dir, or delete that run."
+            f"output folder {folder} holds a run of another config; {len(rows)} keys differ:"
+            + "".join(f"\n  {row}" for row in rows[:8])
+            + f"{more}\n{_still_possible(folder)}"
         )
+
+
+def _still_possible(folder: Path) -> str:
+    tag = folder / "last_checkpoint"
+    weights = folder / tag.read_text(encoding="utf-8").strip() if tag.exists() else "CHECKPOINT"
+    return (
+        "That run goes on with its own config.yaml; there only the number of processes (with the same product of it "
+        f"and train.batch_size_per_gpu), {', '.join(_FREE)} may change. For anything else choose another --output-dir; "
+        f"student.pretrained_weights={weights} starts it from what was learned here."
+    )
+
+
+def _stage_changes(before: Any, now: Any) -> list[str] | None:
+    """What differs between two curricula, stage by stage; None when there are no two to compare."""
+    try:
+        lists = [parse_curriculum(cfg.curriculum, total_epochs=cfg.optim.epochs).stages for cfg in (before, now)]
+    except (AttributeError, ConfigError):
+        return None
+    old, new = ({stage.name: asdict(stage) for stage in stages} for stages in lists)
+    rows = [f"stage {name!r}: is gone" for name in old if name not in new]
+    rows += [f"stage {name!r}: is new" for name in new if name not in old]
+    if not rows and list(old) != list(new):
+        rows.append(f"stages: there in the order {', '.join(old)}, now {', '.join(new)}")
+    for name in old:
+        rows += [f"stage {name!r}: {change}" for change in _changes(old[name], new.get(name, old[name]), "")]
+    return rows
+
+
+def _changes(before: Any, now: Any, key: str) -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in dict.fromkeys((*before, *now)):
+            yield from _changes(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+    elif before != now:
+        yield f"{key} {_brief(before)} → {_brief(now)}"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {child}" for key, child in value.items() if child is not None) + "}"
+    return "none" if value is None else str(value)
 
 
 def holds_curriculum(cfg: Any) -> bool:
