@@ -60,6 +60,10 @@ class CheckpointError(DinoNoiseError, ValueError):
     """Weights belong to another architecture, or a checkpoint file cannot be read."""
 
 
+class DivergedError(DinoNoiseError, RuntimeError):
+    """Training cannot go on: a loss is not finite, or optimizer steps are skipped one after the other."""
+
+
 class OutputFolderError(DinoNoiseError, FileExistsError):
     """The output folder already holds other results."""
 

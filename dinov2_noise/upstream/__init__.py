@@ -16,6 +16,7 @@ _ATTACHED_TO = (
     "dinov2.layers.attention",
     "dinov2.layers.block",
     "dinov2.layers.swiglu_ffn",
+    "dinov2.logging.helpers",
     "dinov2.models.vision_transformer",
     "dinov2.run.submit",
     "dinov2.train.ssl_meta_arch",

@@ -1,4 +1,5 @@
-"""``dinov2.distributed``: start without CUDA, and give the tasks of submitit's local executor their ranks.
+"""``dinov2.distributed``: start without CUDA, give the tasks of submitit's local executor their ranks, and watch over
+the processes of a run.
 
 Replaced: `enable`. On a CPU it uses gloo and, unless a launcher has set the environment, a group of one process. Read
 against lines 127-169 and 230-270.
@@ -18,6 +19,7 @@ from unittest import mock
 import torch
 
 from dinov2_noise import cpu
+from dinov2_noise.upstream import heartbeat, runtime
 from dinov2_noise.upstream.signatures import expect_signature
 
 
@@ -76,11 +78,14 @@ def attach(module: Any) -> None:
             os.environ.update(launcher_environment(os.environ))
             with _gloo(module.dist):
                 original(set_cuda_current_device=False, overwrite=overwrite)
-            return
-        if int(os.environ.get("SUBMITIT_LOCAL_NTASKS", "1")) > 1:
-            os.environ.update(launcher_environment(os.environ))
-        original(
-            set_cuda_current_device=set_cuda_current_device, overwrite=overwrite, allow_nccl_timeout=allow_nccl_timeout
-        )
+        else:
+            if int(os.environ.get("SUBMITIT_LOCAL_NTASKS", "1")) > 1:
+                os.environ.update(launcher_environment(os.environ))
+            original(
+                set_cuda_current_device=set_cuda_current_device,
+                overwrite=overwrite,
+                allow_nccl_timeout=allow_nccl_timeout,
+            )
+        heartbeat.start(runtime.current())  # upstream's `setup` has read the config by now
 
     module.enable = enable

@@ -2,13 +2,12 @@
 processes.
 
 Replaced: `get_fsdp_wrapper` (on a CPU), `free_if_fsdp` (its attributes were renamed in torch 2.1) and
-`FSDPCheckpointer` (one file for all ranks, written under a temporary name; upstream's rank files fail on one GPU).
-Read against lines 21-87 and 90-154.
+`FSDPCheckpointer` (one file for all ranks, written under a temporary name; upstream's rank files, which fail on one
+GPU, are read). Read against lines 21-87 and 90-154.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -29,9 +28,19 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from dinov2_noise.errors import CheckpointError
-from dinov2_noise.files import atomic_path
-from dinov2_noise.upstream import runtime
+from dinov2_noise.upstream import rng, runtime
+from dinov2_noise.upstream.checkpoint_checks import global_batch, require_same_batch, require_same_model
+from dinov2_noise.upstream.checkpoint_files import (
+    LAST,
+    on_first_rank,
+    read_checkpoint,
+    remove_leftovers,
+    way_out,
+    write_checkpoint,
+)
+from dinov2_noise.upstream.rank_files import is_rank_file, plain_name, read_rank_files
 from dinov2_noise.upstream.signatures import expect_signature
+from dinov2_noise.upstream.trial_save import trial_save
 
 
 def attach(module: Any) -> None:
@@ -116,18 +125,32 @@ class _FullOptimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         set_optimizer_state_dict(self.model, self.optimizer, state, options=_whole())
 
+    def named_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups, with names in place of parameters."""
+        names = {id(parameter): plain_name(name) for name, parameter in self.model.named_parameters()}
+        return [
+            group | {"params": [names[id(parameter)] for parameter in group["params"]]}
+            for group in self.optimizer.param_groups
+        ]
+
 
 def _replace_checkpointer(module: Any) -> None:
     expect_signature(module.FSDPCheckpointer, "save", lambda self, name, **kwargs: None)
 
     class FSDPCheckpointer(_OneFile, module.FSDPCheckpointer):  # type: ignore[misc]
-        """Upstream's checkpointer, writing and reading one file for all ranks."""
+        """Upstream's checkpointer, writing one file for all ranks; it reads that and upstream's own."""
 
     module.FSDPCheckpointer = FSDPCheckpointer
 
 
 class _OneFile(Checkpointer):  # type: ignore[misc]
-    """One file ``<name>.pth`` with model and optimizer in full, and ``last_checkpoint`` naming the newest."""
+    """One file ``<name>.pth`` with model and optimizer in full, and ``last_checkpoint`` naming the newest.
+
+    Entries: ``model``, ``optimizer`` and ``fp16_scaler`` (name → full tensors), ``iteration`` (the last one done),
+    ``global_batch`` (images per step) and ``rng`` (see `upstream.rng`; None without a curriculum).
+    """
+
+    _source = ""
 
     def __init__(
         self, model: nn.Module, save_dir: str = "", *, optimizer: torch.optim.Optimizer | None = None, **options: Any
@@ -147,25 +170,74 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
         if not self.save_dir or not self.save_to_disk:
             return
         _apply_pending_center_updates(self.model)
-        data = {"model": get_model_state_dict(self.model, options=_whole()), "global_batch": _global_batch()}
+        data: dict[str, Any] = {"model": self._whole_model(), "global_batch": global_batch()}
         data.update({key: part.state_dict() for key, part in self.checkpointables.items()})
+        data["rng"] = None if runtime.current() is None else rng.gather()
+        path = Path(self.save_dir) / f"{name}.pth"
+        with on_first_rank(f"checkpoint {path} could not be written, earlier ones are intact. {_TO_GO_ON}") as first:
+            if first:
+                write_checkpoint(data | extra, path)
+                self.logger.info("Saved checkpoint %s", path)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        loaded: dict[str, Any] = super().resume_or_load(path, resume=resume)
+        run = runtime.current()
+        if run is None or "optimizer" not in self.checkpointables or not (self.save_dir and self.save_to_disk):
+            return loaded
         if dist.get_rank() == 0:
-            _write(data | extra, Path(self.save_dir) / f"{name}.pth")
-            self.logger.info("Saved checkpoint %s", os.path.join(self.save_dir, f"{name}.pth"))
-        dist.barrier()
+            remove_leftovers(Path(self.save_dir))
+        if run.health.trial_save:
+            trial_save(Path(self.save_dir), self._whole_model(), run, loaded.get("iteration", -1) + 1)
+        return loaded
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        self._source = path
+        if path and "://" not in path and not Path(path).is_file():
+            self._load_file(path)  # says what is missing
         loaded: dict[str, Any] = Checkpointer.load(self, path, checkpointables)
+        run = runtime.current()
+        if run is not None and path and checkpointables is None:
+            run.pending_rng = rng.plan(loaded.pop("rng", None), run, loaded.get("iteration", -1) + 1)
         return loaded
+
+    def _load_file(self, f: str) -> dict[str, Any]:
+        if not is_rank_file(f):
+            return read_checkpoint(Path(f))
+        self.logger.info("%s: upstream's files, one per rank, are read as one; saved is one for all ranks", f)
+        box: list[Any] = [{name: tuple(value.shape) for name, value in self._whole_model().items()}]
+        dist.broadcast_object_list(box, src=0)  # moved to the CPU from GPUs, the whole model is on rank 0 only
+        optimizer = self.checkpointables.get("optimizer")
+        return read_rank_files(f, box[0], None if optimizer is None else optimizer.named_groups())
 
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
         weights = checkpoint.pop("model")
-        _require_same_model(weights, get_model_state_dict(self.model, options=_whole()))
-        _require_same_batch(checkpoint.get("global_batch"))
+        require_same_model(weights, self._whole_model(), self._source)
+        require_same_batch(checkpoint.get("global_batch"), self._source)
         set_model_state_dict(self.model, weights, options=_whole())
 
-    has_checkpoint = Checkpointer.has_checkpoint
-    get_checkpoint_file = Checkpointer.get_checkpoint_file
+    def _whole_model(self) -> dict[str, Any]:
+        weights: dict[str, Any] = get_model_state_dict(self.model, options=_whole())
+        return weights
+
+    def has_checkpoint(self) -> bool:
+        return self._tag() is not None
+
+    def get_checkpoint_file(self) -> str:
+        tag = self._tag()
+        if tag is None:
+            return ""
+        name = tag.read_text(encoding="utf-8").strip()
+        if not name:
+            raise CheckpointError(f"{tag} names no checkpoint. {way_out(tag)}")
+        return str(tag.with_name(name))
+
+    def _tag(self) -> Path | None:
+        """The file that names the newest checkpoint: ours, else upstream's."""
+        tags = [Path(self.save_dir) / name for name in (LAST, f"{LAST}.rank_0")]
+        return next((tag for tag in tags if tag.is_file()), None)
+
+
+_TO_GO_ON = "Make room and start the same command again: it goes on from there. The system says"
 
 
 def _apply_pending_center_updates(model: nn.Module) -> None:
@@ -174,60 +246,3 @@ def _apply_pending_center_updates(model: nn.Module) -> None:
         apply: Any = getattr(part, "apply_center_update", None)
         if apply is not None:
             apply()
-
-
-def _write(data: dict[str, Any], path: Path) -> None:
-    """Checkpoint first, then the file that names it: an interruption leaves the previous pair."""
-    with atomic_path(path) as temporary:
-        torch.save(data, temporary)
-    with atomic_path(path.with_name("last_checkpoint")) as temporary:
-        temporary.write_text(path.name)
-
-
-def _require_same_model(weights: dict[str, Any], model: dict[str, Any]) -> None:
-    """fvcore would skip what does not fit and train on.
-
-    Raises:
-        CheckpointError: names or shapes differ; the first five are named. On all ranks, or on none.
-    """
-    # Moved to the CPU from GPUs, the whole model is on rank 0 only: its verdict counts.
-    verdict = [_differences(weights, model) if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(verdict, src=0)
-    differing = verdict[0]
-    if differing:
-        rows = "".join(f"\n  {row}" for row in differing[:5])
-        raise CheckpointError(
-            f"the checkpoint belongs to another architecture or config; {len(differing)} entries differ:{rows}\n"
-            "Resume with the config.yaml saved beside it, or train into a new --output-dir."
-        )
-
-
-def _differences(weights: dict[str, Any], model: dict[str, Any]) -> list[str]:
-    differing = [f"{name}: missing in the checkpoint" for name in model if name not in weights]
-    differing += [f"{name}: not in the model" for name in weights if name not in model]
-    differing += [
-        f"{name}: shape {tuple(weights[name].shape)}, the model has {tuple(tensor.shape)}"
-        for name, tensor in model.items()
-        if name in weights and tuple(weights[name].shape) != tuple(tensor.shape)
-    ]
-    return differing
-
-
-def _global_batch() -> int | None:
-    """Images per step over all ranks, of a run with a curriculum."""
-    run = runtime.current()
-    return None if run is None else int(run.cfg.train.batch_size_per_gpu) * dist.get_world_size()
-
-
-def _require_same_batch(saved: int | None) -> None:
-    """Another number of processes is welcome as long as a step stays the same step.
-
-    Raises:
-        CheckpointError: the checkpoint was made with another number of images per step.
-    """
-    now = _global_batch()
-    if saved is not None and now is not None and saved != now:
-        raise CheckpointError(
-            f"the checkpoint was made with {saved} images per step, this run has {now} on {dist.get_world_size()} "
-            f"processes: set train.batch_size_per_gpu={saved / dist.get_world_size():g}, or choose another --output-dir"
-        )

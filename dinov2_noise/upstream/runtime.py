@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,6 +25,8 @@ class Run:
         cfg: upstream's merged config; upstream goes on changing it (it sets ``optim.lr``), so schedules are built
         when first asked for. config: our section ``curriculum``. curriculum: the same, in iterations. step, health:
         our sections of these names. optimizer: upstream's optimizer, known once its checkpointer has been built.
+        metrics: upstream's `MetricLogger` of the training, known once its loop begins.
+        pending_rng: after resuming, what the random generators continue with at the first step (see `upstream.rng`).
     """
 
     cfg: Any
@@ -32,6 +35,8 @@ class Run:
     step: StepConfig = field(default_factory=StepConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     optimizer: torch.optim.Optimizer | None = None
+    metrics: Any | None = None
+    pending_rng: tuple[Mapping[str, Any] | None, int] | None = None
     _schedules_handed_out: int = field(default=0, init=False)
 
     @property

@@ -14,10 +14,9 @@ from helpers import SmallSet
 from omegaconf import OmegaConf
 
 from dinov2_noise.configs import shipped
-from dinov2_noise.errors import CheckpointError, ConfigError, MissingFolderError, OutputFolderError, PluginError
+from dinov2_noise.errors import ConfigError, MissingFolderError, OutputFolderError, PluginError
 from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.utils import strict
-from dinov2_noise.upstream.utils.utils import read_weights, require_fit
 
 pytestmark = pytest.mark.upstream
 
@@ -48,29 +47,20 @@ def _with(tmp_path: Path, **sections: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+@pytest.mark.parametrize("name", ["baseline_noisy", "nc", "nct"])
 def test_shipped_configs_hold_the_published_settings(name: str, tmp_path: Path) -> None:
+    """As merged from the command line; tests/configs looks at all configs."""
     cfg = _merged(shipped()[name], tmp_path)
     assert cfg.optim.lr == pytest.approx(0.004 * (64 / 1024) ** 0.5)
-    assert (cfg.student.arch, cfg.student.patch_size, cfg.student.drop_path_rate) == ("vit_base", 16, 0.1)
     assert (cfg.optim.epochs, cfg.train.OFFICIAL_EPOCH_LENGTH, 8 * cfg.train.batch_size_per_gpu) == (100, 2500, 512)
-    assert (cfg.student.layerscale, cfg.train.centering, cfg.dino.head_n_prototypes) == (1e-5, "centering", 65536)
-    assert (cfg.dino.koleo_loss_weight, cfg.ibot.mask_sample_probability) == (0.1, 0.5)
-    assert (cfg.optim.layerwise_decay, cfg.optim.patch_embed_lr_mult, cfg.optim.clip_grad) == (0.9, 0.2, 3.0)
     run = runtime.current()
-    if name == "baseline_noisy":
-        assert run is None
-        return
     assert run is not None
-    assert [(stage.first_iteration, stage.n_iterations, stage.view) for stage in run.curriculum.stages] == [
-        (0, 75_000, "denoised"),
-        (75_000, 175_000, "noisy"),
-    ]
-    anchors = [stage.anchor for stage in run.curriculum.stages]
-    assert anchors[0] is None
-    assert (None if anchors[1] is None else (anchors[1].weight, anchors[1].heads)) == (
-        (1.6, "ema") if name == "nct" else None
+    published = (
+        [(0, 250_000, "noisy")] if name == "baseline_noisy" else [(0, 75_000, "denoised"), (75_000, 175_000, "noisy")]
     )
+    assert [(stage.first_iteration, stage.n_iterations, stage.view) for stage in run.curriculum.stages] == published
+    anchors = [stage.anchor and (stage.anchor.weight, stage.anchor.heads) for stage in run.curriculum.stages]
+    assert anchors == [None] * (len(published) - 1) + [(1.6, "ema") if name == "nct" else None]
 
 
 def test_build_schedulers_gives_the_staged_schedules(tmp_path: Path) -> None:
@@ -158,23 +148,6 @@ def test_output_folder_of_another_config_is_refused(tmp_path: Path) -> None:
     strict.check_output_folder(OmegaConf.merge(cfg, {"train": {"num_workers": 8}}))
     with pytest.raises(OutputFolderError, match=r"1 keys differ:\n  student\.arch: there 'vit_base', now 'vit_tiny'"):
         strict.check_output_folder(OmegaConf.merge(cfg, {"student": {"arch": "vit_tiny"}}))
-
-
-def test_weights_errors_name_file_and_cause(tmp_path: Path) -> None:
-    model = torch.nn.Linear(3, 2)
-    path = tmp_path / "weights.pth"
-    with pytest.raises(CheckpointError, match=r"weights .*not found"):
-        read_weights(str(path), "teacher")
-    path.write_bytes(b"PK\x03\x04 truncated")
-    with pytest.raises(CheckpointError, match=r"cannot be read.*is the file complete"):
-        read_weights(str(path), "teacher")
-    torch.save({"teacher": {"backbone.weight": torch.zeros(2, 4), "dino_head.x": torch.zeros(1)}}, path)
-    weights = read_weights(str(path), "teacher")
-    with pytest.raises(CheckpointError) as caught:
-        require_fit(model, weights, str(path))
-    assert "weight: shape (2, 4), the model needs (2, 3)" in str(caught.value)
-    assert "bias: missing" in str(caught.value)
-    require_fit(model, {**model.state_dict(), "dino_head.x": torch.zeros(1)}, "heads may be there")
 
 
 def test_vit_tiny_is_registered_with_its_published_size() -> None:

@@ -10,8 +10,9 @@ import logging
 from functools import wraps
 from typing import Any
 
-from dinov2_noise import data
+from dinov2_noise import data, xformers_ops
 from dinov2_noise.augment.views import StagedViews
+from dinov2_noise.curriculum import summary
 from dinov2_noise.curriculum.sampler import CurriculumSampler
 from dinov2_noise.errors import ConfigError
 from dinov2_noise.upstream import runtime
@@ -78,6 +79,8 @@ def _replace_make_sampler(module: Any) -> None:
         if run is None or getattr(dataset, "view_loader", None) is None:
             return original(dataset=dataset, seed=seed, **options)
         logger.info("sampler: curriculum, from iteration %d", seed)
+        if module_rank() == 0:
+            logger.info(_summary(run, len(dataset)))
         return CurriculumSampler(
             sample_count=len(dataset),
             batch_size=run.cfg.train.batch_size_per_gpu,
@@ -89,6 +92,12 @@ def _replace_make_sampler(module: Any) -> None:
         )
 
     module._make_sampler = _make_sampler
+
+
+def _summary(run: runtime.Run, n_images: int) -> str:
+    attention = "built-in" if xformers_ops.xformers_ops() is None else "xFormers"
+    world_size = module_world_size()
+    return summary.of_run(run.cfg, run.config, run.step, n_images=n_images, world_size=world_size, attention=attention)
 
 
 def module_rank() -> int:

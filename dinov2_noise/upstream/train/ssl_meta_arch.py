@@ -15,8 +15,11 @@ from typing import Any
 
 from dinov2_noise import xformers_ops
 from dinov2_noise.upstream.signatures import expect_signature
+from dinov2_noise.upstream.train.compiled import Compiled
 from dinov2_noise.upstream.train.mended import Mended
+from dinov2_noise.upstream.train.micro_batches import MicroBatches, ScaledBackward
 from dinov2_noise.upstream.train.staged import Staged
+from dinov2_noise.upstream.train.watched import Watched
 
 
 @contextmanager
@@ -45,7 +48,7 @@ def attach(module: Any) -> None:
     expect_signature(upstream_class, "fsdp_synchronize_streams", lambda self: None)
     expect_signature(upstream_class, "prepare_for_distributed_training", lambda self: None)
 
-    class SSLMetaArch(Staged, Mended, upstream_class):  # type: ignore[misc, valid-type]
+    class SSLMetaArch(Watched, MicroBatches, Compiled, Staged, ScaledBackward, Mended, upstream_class):  # type: ignore[misc, valid-type]
         """Upstream's student and teacher, mended for today's PyTorch, with the stages and the anchor of a "
         "curriculum."""
 

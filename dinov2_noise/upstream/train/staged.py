@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from dinov2_noise.anchor import AnchorTerms, anchor_terms
+from dinov2_noise.curriculum.config import AnchorConfig
 from dinov2_noise.curriculum.stages import Stage
 from dinov2_noise.errors import CheckpointError, PluginError
-from dinov2_noise.upstream import runtime
+from dinov2_noise.upstream import rng, runtime
 from dinov2_noise.upstream.train.frozen_teacher import FrozenTeacher
 
 logger = logging.getLogger("dinov2")
@@ -24,6 +25,15 @@ class _Targets(NamedTuple):
     masked: Tensor | None
 
 
+# The denoised twins of the global crops, (2B, C, H, W), in a batch.
+_TWINS = "collated_global_crops_anchor"
+
+
+def _needs_freezing(anchor: AnchorConfig, before: Stage | None) -> bool:
+    """Consecutive anchored stages keep one frozen teacher, unless they name different files."""
+    return before is None or before.anchor is None or before.anchor.teacher != anchor.teacher
+
+
 def _displayed(terms: AnchorTerms) -> dict[str, Tensor]:
     """Terms as upstream shows its own: before their weight, iBOT halved."""
     return {
@@ -34,7 +44,7 @@ def _displayed(terms: AnchorTerms) -> dict[str, Tensor]:
 
 
 class Staged:
-    """Follows the curriculum: restarts, freezes a teacher at the switch, adds the anchor to the loss."""
+    """Follows the curriculum: restarts, chooses what the teachers see, freezes one at the switch, adds the anchor."""
 
     cfg: Any
     student: nn.ModuleDict
@@ -45,6 +55,7 @@ class Staged:
         super().__init__(cfg)  # type: ignore[call-arg]
         self._run = runtime.current()
         self._stage: Stage | None = None
+        self._teacher_crops: Tensor | None = None
         self._targets: _Targets | None = None
         self._terms: AnchorTerms | None = None
         self._student_logits: dict[str, Tensor] = {}
@@ -64,14 +75,23 @@ class Staged:
         return found
 
     def prepare_for_distributed_training(self) -> None:
-        """Upstream's wrapping, the same for the frozen teacher, and hooks that keep the student's logits."""
+        """Upstream's wrapping, the same for the frozen teacher, and hooks: one keeps the student's logits, one shows
+        the EMA teacher other crops.
+        """
         super().prepare_for_distributed_training()  # type: ignore[misc]
+        if self._run is not None and any(stage.teacher_view == "denoised" for stage in self._run.curriculum.stages):
+            self.teacher["backbone"].register_forward_pre_hook(self._show_teacher_crops, with_kwargs=True)
         if self._anchored is None:
             return
         self._anchored.wrap()
         for name in ("dino_head", "ibot_head"):
             if name in self.student:
                 self.student[name].register_forward_hook(self._keep_logits(name))
+
+    def _show_teacher_crops(
+        self, _module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return inputs if self._teacher_crops is None else (self._teacher_crops, *inputs[1:]), options
 
     def _keep_logits(self, name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -92,7 +112,11 @@ class Staged:
         """
         if self._run is None:
             return super().forward_backward(images, teacher_temp)  # type: ignore[misc, no-any-return]
+        rng.restore_pending(self._run)
         stage = self._enter_stage(images)
+        if stage.needs_twin:
+            images = images | {_TWINS: images[_TWINS].cuda(non_blocking=True)}
+        self._teacher_crops = images[_TWINS] if stage.teacher_view == "denoised" else None
         self._targets = None
         if stage.anchor is not None:
             assert self._anchored is not None
@@ -109,8 +133,10 @@ class Staged:
         if self._targets is not None:
             assert self._stage is not None
             assert self._stage.anchor is not None
+            anchor = self._stage.anchor
             self._terms = self._anchor_terms(self._targets)
-            loss = loss + self._stage.anchor.weight * self._terms.total
+            weight = self._stage.anchor_weight_at(self._iteration(self._images))
+            loss = loss + weight * self._terms.weighted(anchor.dino_local, anchor.dino_global, anchor.ibot)
         super().backprop_loss(loss)  # type: ignore[misc]
 
     def _anchor_terms(self, targets: _Targets) -> AnchorTerms:
@@ -160,8 +186,8 @@ class Staged:
         assert self._run is not None
         logger.info("dinov2-noise: stage %r begins: view %s", stage.name, stage.view)
         before = self._run.curriculum.stages[stage.index - 1] if stage.index > 0 else None
-        if stage.anchor is not None and self._anchored is not None and (before is None or before.anchor is None):
-            self._anchored.freeze()
+        if stage.anchor is not None and self._anchored is not None and _needs_freezing(stage.anchor, before):
+            self._anchored.freeze(stage.anchor.teacher)
         if stage.restart and before is not None:
             self._restart()
 

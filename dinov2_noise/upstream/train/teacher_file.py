@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dinov2_noise import weights
 from dinov2_noise.errors import CheckpointError
+from dinov2_noise.upstream.rank_files import is_rank_file, read_rank_teacher
 
 logger = logging.getLogger("dinov2")
 
@@ -46,11 +47,7 @@ def read_teacher(path: str, networks: Mapping[str, nn.Module], architecture: Any
 
 
 def _read(path: str, architecture: Any) -> weights.Weights:
-    if ".rank_" in str(path):
-        from dinov2_noise.upstream.rank_files import read_rank_teacher
-
-        return read_rank_teacher(path, architecture)
-    return weights.read(path)
+    return read_rank_teacher(path, architecture) if is_rank_file(path) else weights.read(path)
 
 
 def _copied(network: nn.Module) -> StateDict:

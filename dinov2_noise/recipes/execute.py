@@ -1,0 +1,132 @@
+"""One step from start to record: the same code for a local run and inside a SLURM job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from dinov2_noise.errors import DinoNoiseError, OutputFolderError
+from dinov2_noise.evaluation.records import versions
+from dinov2_noise.launch import LaunchError
+from dinov2_noise.recipes.ledger import StepRecord
+from dinov2_noise.recipes.plan import DONE, Plan
+from dinov2_noise.recipes.process import StoppedError, executable, locked, now, run_logged
+from dinov2_noise.recipes.results import save_record
+from dinov2_noise.recipes.upstream_steps import ProbeStep, TrainStep
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which of a step's processes this is. Under SLURM each is started by ``srun``; else we start all."""
+
+    rank: int = 0
+    in_slurm: bool = False
+
+    @classmethod
+    def current(cls, environment: Mapping[str, str]) -> Task:
+        """Under submitit's SLURM executor the task that SLURM says; else the only one."""
+        if environment.get("SUBMITIT_EXECUTOR") == "slurm" and "SLURM_PROCID" in environment:
+            return cls(int(environment["SLURM_PROCID"]), True)
+        return cls()
+
+
+def execute(plan: Plan, name: str, task: Task | None = None) -> None:
+    """Run one step unless it is done; steps it needs must be.
+
+    Raises:
+        LaunchError: a needed step is not done, the step failed, or it is being run by another process.
+        OutputFolderError: its inputs changed since its folder was begun.
+    """
+    task = task or Task.current(os.environ)
+    if plan.status(name).state == DONE:
+        return
+    unfinished = [need for need in plan.needs[name] if plan.status(need).state != DONE]
+    if unfinished:
+        raise LaunchError(
+            f"step {name} needs {', '.join(unfinished)}, not done: run the recipe without --only or --from"
+        )
+    if task.rank > 0:
+        _start(plan, name, task, None)
+        return
+    with locked(plan.record_path(name).with_suffix(".lock"), f"step {name}") as lock:
+        _record(plan, name, task, lock)
+
+
+def log_path(plan: Plan, name: str, rank: int = 0) -> Path:
+    """Where the step's output goes; tasks of a SLURM job beside the first have a log each."""
+    return plan.recipe.workdir / "logs" / (f"{name}.log" if rank == 0 else f"{name}.{rank}.log")
+
+
+def set_aside(plan: Plan, name: str) -> Path | None:
+    """Forget that step ``name`` was done, and rename its folder if it has one; returns the new name."""
+    plan.record_path(name).unlink(missing_ok=True)
+    folder = plan.step(name).folder()
+    if folder is None or not folder.exists():
+        return None
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
+        number += 1
+    return folder.rename(aside)
+
+
+def _record(plan: Plan, name: str, task: Task, lock: IO[str] | None) -> None:
+    step, before, inputs = plan.step(name), plan.record(name), plan.inputs(name)
+    if isinstance(step, TrainStep) and before is not None:
+        _refuse_begun_run(plan, name, before)
+    if isinstance(step, ProbeStep):
+        step.clear(keep_checkpoints=before is not None and before.state != "done" and before.inputs == inputs)
+    record = StepRecord(
+        state="running",
+        command=plan.command(name),
+        settings=step.identity(),
+        inputs=inputs,
+        outputs=[str(path) for path in step.writes()],
+        started=now(),
+        versions=versions(),
+    )
+    path = plan.record_path(name)
+    record.save(path)
+    try:
+        _start(plan, name, task, lock)
+        gap = step.missing()
+        if gap is not None:
+            raise LaunchError(f"its command ended well, but {gap}; see {log_path(plan, name)}")
+        if isinstance(step, ProbeStep):
+            save_record(plan, name, step)
+    except StoppedError:
+        raise
+    except DinoNoiseError as error:
+        replace(record, state="failed", ended=now()).save(path)
+        raise LaunchError(f"step {name} failed: {error}") from error
+    replace(record, state="done", ended=now()).save(path)
+
+
+def _start(plan: Plan, name: str, task: Task, lock: IO[str] | None) -> None:
+    environment = dict(os.environ)
+    if not task.in_slurm:
+        # Upstream takes the mere presence of this variable for a task of srun, as in a shell inside of an allocation.
+        environment.pop("SLURM_JOB_ID", None)
+    command = _processes_command(plan, name, 1 if task.in_slurm else plan.step(name).processes)
+    run_logged(command, log_path(plan, name, task.rank), environment=environment, lock=lock)
+
+
+def _processes_command(plan: Plan, name: str, processes: int) -> list[str]:
+    step = plan.step(name)
+    if isinstance(step, TrainStep):
+        return step.processes_command(processes)
+    return executable(plan.command(name, processes))
+
+
+def _refuse_begun_run(plan: Plan, name: str, before: StepRecord) -> None:
+    """A run that would silently go on from, or end with, what was learned from other inputs."""
+    folder = plan.step(name).folder()
+    # Whether another config matters is for the training itself to tell: it compares the values.
+    changed = [key for key in plan.changed_inputs(name, before) if key != "config"]
+    if changed and folder is not None and any(folder.glob("*.pth")):
+        raise OutputFolderError(
+            f"step {name}: {', '.join(changed)} came out differently since the training in {folder} was begun. Add "
+            f"--force {name}, which renames that folder and trains anew, or choose another --workdir"
+        )

@@ -1,0 +1,1 @@
+"""Seams of the upstream package of the same name."""

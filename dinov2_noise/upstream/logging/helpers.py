@@ -1,0 +1,50 @@
+"""``dinov2.logging.helpers``: the run's meters become known, so that measurements appear beside the losses.
+
+Replaced: `MetricLogger`, by a subclass that tells the run of itself. Read against lines 19-60 and 120-190.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dinov2_noise.upstream import runtime
+from dinov2_noise.upstream.signatures import expect_signature
+
+
+def attach(module: Any) -> None:
+    expect_signature(module.MetricLogger, "__init__", lambda self, delimiter="\t", output_file=None: None)
+    expect_signature(module.MetricLogger, "add_meter", lambda self, name, meter: None)
+    expect_signature(module.SmoothedValue, "__init__", lambda self, window_size=20, fmt=None: None)
+    expect_signature(module.SmoothedValue, "update", lambda self, value, num=1: None)
+
+    class MetricLogger(module.MetricLogger):  # type: ignore[misc]
+        """Upstream's; of a run with a curriculum, the first that writes a file is the training's."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            run = runtime.current()
+            if run is not None and run.metrics is None and self.output_file is not None:
+                run.metrics = self
+
+    MetricLogger.__module__ = module.__name__
+    MetricLogger.__qualname__ = "MetricLogger"
+    module.MetricLogger = MetricLogger
+
+
+def show(metrics: Any, name: str, value: float, fmt: str = "{value:.4f}") -> None:
+    """Show ``value`` in console and metrics file until the next one comes.
+
+    Upstream's meters show the median of the last 20 values, which for one value in 100 steps would be that of long ago:
+    this one's window is 1. Every process must show the same names, since upstream sums all meters over processes at the
+    end.
+    """
+    from dinov2.logging import SmoothedValue
+
+    if name not in metrics.meters:
+        metrics.add_meter(name, SmoothedValue(window_size=1, fmt=fmt))
+    metrics.meters[name].update(value)
+
+
+def hide(metrics: Any, name: str) -> None:
+    """No longer show a value that is not measured any more."""
+    metrics.meters.pop(name, None)
