@@ -141,7 +141,7 @@ def denoise_train(
         noisy,
         output,
         images_per_class=images_per_class,
-        side_range_px=None if min_side is max_side is None else (min_side or 0, max_side or sys.maxsize),
+        side_range_px=None if min_side is max_side is None else (min_side or 0, max_side or 1_000_000),
         epochs=epochs,
         steps=steps,
         batch_size=batch_size,

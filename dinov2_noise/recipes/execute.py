@@ -12,7 +12,7 @@ from dinov2_noise.errors import DinoNoiseError, OutputFolderError
 from dinov2_noise.evaluation.records import versions
 from dinov2_noise.launch import LaunchError
 from dinov2_noise.recipes.ledger import StepRecord
-from dinov2_noise.recipes.plan import DONE, Plan
+from dinov2_noise.recipes.plan import DONE, Plan, differing
 from dinov2_noise.recipes.process import StoppedError, executable, locked, now, run_logged
 from dinov2_noise.recipes.results import save_record
 from dinov2_noise.recipes.upstream_steps import ProbeStep, TrainStep
@@ -49,7 +49,9 @@ def execute(plan: Plan, name: str, task: Task | None = None) -> None:
             f"step {name} needs {', '.join(unfinished)}, not done: run the recipe without --only or --from"
         )
     if task.rank > 0:
-        _start(plan, name, task, None)
+        step = plan.step(name)
+        if not (isinstance(step, TrainStep) and step.missing() is None):  # finished, see _is_finished
+            _start(plan, name, task, None)
         return
     with locked(plan.record_path(name).with_suffix(".lock"), f"step {name}") as lock:
         _record(plan, name, task, lock)
@@ -74,8 +76,7 @@ def set_aside(plan: Plan, name: str) -> Path | None:
 
 def _record(plan: Plan, name: str, task: Task, lock: IO[str] | None) -> None:
     step, before, inputs = plan.step(name), plan.record(name), plan.inputs(name)
-    if isinstance(step, TrainStep) and before is not None:
-        _refuse_begun_run(plan, name, before)
+    finished = isinstance(step, TrainStep) and _is_finished(plan, name, before)
     if isinstance(step, ProbeStep):
         step.clear(keep_checkpoints=before is not None and before.state != "done" and before.inputs == inputs)
     record = StepRecord(
@@ -90,7 +91,8 @@ def _record(plan: Plan, name: str, task: Task, lock: IO[str] | None) -> None:
     path = plan.record_path(name)
     record.save(path)
     try:
-        _start(plan, name, task, lock)
+        if not finished:
+            _start(plan, name, task, lock)
         gap = step.missing()
         if gap is not None:
             raise LaunchError(f"its command ended well, but {gap}; see {log_path(plan, name)}")
@@ -120,13 +122,29 @@ def _processes_command(plan: Plan, name: str, processes: int) -> list[str]:
     return executable(plan.command(name, processes))
 
 
-def _refuse_begun_run(plan: Plan, name: str, before: StepRecord) -> None:
-    """A run that would silently go on from, or end with, what was learned from other inputs."""
-    folder = plan.step(name).folder()
-    # Whether another config matters is for the training itself to tell: it compares the values.
-    changed = [key for key in plan.changed_inputs(name, before) if key != "config"]
-    if changed and folder is not None and any(folder.glob("*.pth")):
+def _is_finished(plan: Plan, name: str, before: StepRecord | None) -> bool:
+    """Whether the training reached its end and only its record was not written any more.
+
+    A finished run must not be started again: upstream would take one more step and write its last checkpoint anew.
+
+    Raises:
+        OutputFolderError: what is in the folder was learned from other inputs, or finished with other settings.
+    """
+    step = plan.step(name)
+    folder, changed = step.folder(), [] if before is None else plan.changed_inputs(name, before)
+    # Whether another config matters is for a training that goes on to tell: it compares the values.
+    if folder is None or not any(folder.glob("*.pth")):
+        return False
+    finished = step.missing() is None
+    why = [f"{key} came out differently" for key in changed if key != "config" or finished]
+    if finished and before is None:
+        why.append("this recipe has no record of it")
+    elif finished and before is not None:
+        why += differing(before.settings, step.identity())
+    if why:
         raise OutputFolderError(
-            f"step {name}: {', '.join(changed)} came out differently since the training in {folder} was begun. Add "
-            f"--force {name}, which renames that folder and trains anew, or choose another --workdir"
+            f"step {name}: {folder} holds a training {'that is finished' if finished else 'begun earlier'}, "
+            f"and {'; '.join(why)}. Add --force {name}, which renames that folder and trains anew, or choose another "
+            "--workdir"
         )
+    return finished

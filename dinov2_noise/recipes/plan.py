@@ -91,9 +91,9 @@ class Plan:
         gap = step.missing()
         if gap is not None:
             return Status(TO_DO, gap)
-        differing = _differing(record.settings, step.identity())
-        if differing:
-            return Status(CHANGED, differing)
+        changed = differing(record.settings, step.identity())
+        if changed:
+            return Status(CHANGED, ", ".join(changed))
         redone = [key for key in self.changed_inputs(name, record) if key not in waiting]
         if redone:
             return Status(CHANGED, f"{', '.join(redone)} came out differently")
@@ -178,6 +178,7 @@ def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Which settings are others, as ``key was …, is …``."""
     keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    return ", ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in keys)
+    return [f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in keys]

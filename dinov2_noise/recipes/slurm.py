@@ -129,13 +129,15 @@ def _submit_one(plan: Plan, name: str, frozen: Path, waits: Sequence[str], extra
 def _parameters(plan: Plan, name: str, waits: Sequence[str]) -> dict[str, Any]:
     step: Step = plan.step(name)
     section = plan.recipe.slurm
+    cpus = step.cpus or section.cpus_per_task
     parameters: dict[str, Any] = {
         "job_name": f"{plan.recipe.name}-{name}",
         "time": minutes(step.hours),
         "nodes": step.nodes,
         "ntasks_per_node": max(1, step.gpus),
-        "cpus_per_task": step.cpus or section.cpus_per_task,
-        "srun_args": ["--kill-on-bad-exit=1"],  # the others would wait for a task that is gone
+        "cpus_per_task": cpus,
+        # Since SLURM 22.05 srun does not take the cores over from sbatch; and tasks would wait for one that is gone.
+        "srun_args": [f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1"],
         "additional_parameters": {},
     }
     for key in ("partition", "qos", "account", "constraint"):

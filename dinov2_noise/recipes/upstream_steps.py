@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from dinov2_noise.recipes.steps import Step, flags
 
 # Upstream's defaults, for configs that leave them out.
 _EPOCHS, _EPOCH_LENGTH, _EVAL_PERIOD = 100, 1250, 12500
+_FREE_OPTIONS = ("train.num_workers=", "train.saveckp_freq=", "health.")  # of no influence on what is learned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +101,13 @@ class TrainStep(Step):
         return train_command(self.config, Path(self.output), self.all_options(), processes=processes)
 
     def config_hash(self) -> str:
-        """Hash of the config file's text."""
-        return hashlib.sha256(Path(config_file(self.config)).read_bytes()).hexdigest()[:16]
+        """Hash of what the config file says; comments do not count."""
+        content = OmegaConf.to_container(OmegaConf.load(config_file(self.config)))
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def identity(self) -> dict[str, Any]:
+        kept = [option for option in self.options if not option.startswith(_FREE_OPTIONS)]
+        return super().identity() | {"options": kept}
 
     def reads(self) -> list[Path]:
         dataset = self.dataset or OmegaConf.select(self._config, "train.dataset_path")

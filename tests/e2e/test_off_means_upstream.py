@@ -24,9 +24,10 @@ CONFIG = {
 }
 # Stands in for our seam of the training module: the mends alone, without stages and anchor.
 MENDS_ONLY = """
-from dinov2_noise.upstream.train.ssl_meta_arch import _Mended, surround
+from dinov2_noise.upstream.train.mended import Mended
+from dinov2_noise.upstream.train.ssl_meta_arch import surround
 def attach(module):
-    module.SSLMetaArch = type("SSLMetaArch", (_Mended, module.SSLMetaArch), {})
+    module.SSLMetaArch = type("SSLMetaArch", (Mended, module.SSLMetaArch), {})
 """
 # Upstream's own dataset, sampler, augmentation, collate, schedules and config; only its hard-coded length is changed.
 TRAIN_MENDED_UPSTREAM = """

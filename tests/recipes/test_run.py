@@ -108,25 +108,58 @@ def test_dry_run_prints_status_and_commands_and_changes_nothing(
     assert (plan.recipe.workdir / "b").read_text() == "HELLO\n"
 
 
-def test_a_training_does_not_go_on_from_other_inputs(make: Make, tmp_path: Path) -> None:
-    plan = make(
-        """
+TRAINING = """
+variables: {seed: 0, workers: 4}
 steps:
   data: {kind: command, run: [bash, -c, "date +%N > ${workdir}/d"], outputs: ["${workdir}/d"]}
-  run: {kind: train, config: in100-nc-shot1, output: "${workdir}/run", needs: [data]}
+  run:
+    kind: train
+    config: in100-nc-shot1
+    output: "${workdir}/run"
+    needs: [data]
+    options: ["train.seed=${seed}", "train.num_workers=${workers}"]
 """
-    )
-    run_local(plan, ["data"])
+
+
+def _pretend_run(plan: Plan, *files: str, state: str) -> None:
+    """As if the training had been started and left ``files``."""
     record = json.loads(plan.record_path("data").read_text())
-    plan.record_path("run").write_text(
-        json.dumps(record | {"state": "running", "inputs": plan.inputs("run"), "settings": plan.step("run").identity()})
-    )
-    (tmp_path / "w" / "run").mkdir()
-    (tmp_path / "w" / "run" / "model_0000009.pth").touch()
+    current = {"state": state, "inputs": plan.inputs("run"), "settings": plan.step("run").identity()}
+    plan.record_path("run").write_text(json.dumps(record | current))
+    for name in files:
+        path = plan.recipe.workdir / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+FINISHED = ("model_final.pth", "eval/training_249999/teacher_checkpoint.pth")
+
+
+def test_a_training_does_not_go_on_from_other_inputs(make: Make) -> None:
+    plan = make(TRAINING)
+    run_local(plan, ["data"])
+    _pretend_run(plan, "model_0000009.pth", state="running")
     force(plan, ["data"])
     run_local(plan, ["data"])
-    with pytest.raises(OutputFolderError, match=r"step run: data came out differently .* Add --force run"):
+    with pytest.raises(OutputFolderError, match=r"begun earlier, and data came out differently\. Add --force run"):
         execute(plan, "run")
+
+
+def test_a_finished_training_is_not_started_again(make: Make) -> None:
+    plan = make(TRAINING)
+    run_local(plan, ["data"])
+    _pretend_run(plan, *FINISHED, state="running")
+    execute(plan, "run")  # would fail at once if it were started: there are no images
+    assert plan.status("run").state == DONE
+    assert make(TRAINING, "workers=8").status("run").state == DONE, "of no influence on what is learned"
+    with pytest.raises(OutputFolderError, match=r"is finished, and options was \['train.seed=0'\], is"):
+        execute(make(TRAINING, "seed=1"), "run")
+    plan.record_path("run").unlink()
+    with pytest.raises(OutputFolderError, match="is finished, and this recipe has no record of it"):
+        execute(plan, "run")
+    force(plan, ["run"])
+    assert not (plan.recipe.workdir / "run").exists()
+    assert (plan.recipe.workdir / "run.old1" / "model_final.pth").exists()
 
 
 def test_options_that_exclude_each_other(make: Make, chain: str, tmp_path: Path) -> None:

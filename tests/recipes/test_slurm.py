@@ -101,7 +101,7 @@ steps:
         "mem": "64G",
     }
     assert (job["partition"], job["account"], job["qos"], job["reservation"]) == ("long", "lab", "high", "night")
-    assert "--kill-on-bad-exit=1" in (slurm.folder / "job-101.sh").read_text()
+    assert "--cpus-per-task=10 --kill-on-bad-exit=1" in (slurm.folder / "job-101.sh").read_text()
     assert slurm.job("102")["ntasks-per-node"] == "1"
     assert slurm.job("102")["gpus-per-node"] == "1"
     rest = slurm.job("103")
