@@ -24,7 +24,6 @@ class Evidence:
         global_batch: images per step over all processes.
         crops_not_finite, duplicate_share: of this process's batch: crops with a pixel that is not finite, share of
         images that are there twice.
-        masked_patches: of this process's batch and the one before it: patches the student has to predict.
         distinct_cls: as last measured, or None.
     """
 
@@ -40,7 +39,6 @@ class Evidence:
     global_batch: int
     crops_not_finite: int
     duplicate_share: float
-    masked_patches: tuple[int, ...]
     distinct_cls: float | None
 
     @property
@@ -77,15 +75,6 @@ def _learning_rate(e: Evidence) -> str | None:
     return (
         f"the learning rate is {e.learning_rate:.3g}; DINOv2's published peak for {e.global_batch} images per step is "
         f"{e.usual_learning_rate:.2g}: lower optim.base_lr, and mind optim.scaling_rule"
-    )
-
-
-def _no_masks(e: Evidence) -> str | None:
-    if all(e.masked_patches) or not any("ibot" in name for name in e.bad_terms):
-        return None
-    return (
-        "a batch without a masked patch, this one or the one before, leaves iBOT's center the mean of nothing, NaN "
-        "from then on: take more images per process, larger crops, or raise ibot.mask_sample_probability"
     )
 
 
@@ -139,7 +128,6 @@ _CAUSES: tuple[Callable[[Evidence], str | None], ...] = (
     _images,
     _elsewhere,
     _learning_rate,
-    _no_masks,
     _half_precision,
     _warmup,
     _no_clipping,

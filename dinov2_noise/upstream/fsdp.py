@@ -186,8 +186,9 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
             return loaded
         if dist.get_rank() == 0:
             remove_leftovers(Path(self.save_dir))
-        if run.health.trial_save:
-            trial_save(Path(self.save_dir), self._whole_model(), run, loaded.get("iteration", -1) + 1)
+        first_iteration = loaded.get("iteration", -1) + 1
+        if run.health.trial_save and first_iteration < run.curriculum.total_iterations:
+            trial_save(Path(self.save_dir), self._whole_model(), run, first_iteration)
         return loaded
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:

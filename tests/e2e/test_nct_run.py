@@ -153,6 +153,14 @@ def test_killed_and_resumed_equals_uninterrupted(run: Path, config: Path, small_
     assert [name for name in expected if not same(expected[name], found[name])] == []
 
 
+def test_a_complete_run_started_again_stays_as_it_is(run: Path, config: Path, small_set: SmallSet) -> None:
+    before = (run / "model_final.pth").read_bytes()
+    log = train(config, run, small_set.pair())
+    assert f"the run is complete, {ITERATIONS} iterations: nothing is left to train" in log
+    assert (run / "model_final.pth").read_bytes() == before
+    assert max(metrics(run)) == ITERATIONS - 1
+
+
 def test_another_config_does_not_resume_from_it(run: Path, config: Path, small_set: SmallSet) -> None:
     done = run_python(
         *("-m", "dinov2.train.train", "--config-file", str(config), "--output-dir", str(run)),

@@ -27,7 +27,6 @@ EVIDENCE = Evidence(
     global_batch=512,
     crops_not_finite=0,
     duplicate_share=0.0,
-    masked_patches=(100, 90),
     distinct_cls=1.0,
 )
 
@@ -104,8 +103,6 @@ def test_before_an_optimizer_is_known_nothing_counts() -> None:
         ({"crops_not_finite": 2}, "2 crops of the batch hold pixels that are not finite"),
         ({"own_losses": {"ibot_loss": 1.0}}, "the batch of another process is at fault"),
         ({"learning_rate": 1.0}, "the learning rate is 1; DINOv2's published peak for 512 images per step is 0.0028"),
-        ({"masked_patches": (0, 90)}, "a batch without a masked patch"),
-        ({"masked_patches": (90, 0)}, "a batch without a masked patch"),
         ({"precision": "fp16"}, "65504"),
         ({"iteration": 10}, "iteration 10 lies within the learning rate's warm-up of 1000"),
         ({"clip_grad": 0.0}, "gradients are not clipped"),

@@ -78,6 +78,9 @@ def _replace_make_sampler(module: Any) -> None:
         run = runtime.current()
         if run is None or getattr(dataset, "view_loader", None) is None:
             return original(dataset=dataset, seed=seed, **options)
+        if seed >= run.curriculum.total_iterations:
+            logger.info("dinov2-noise: the run is complete, %d iterations: nothing is left to train", seed)
+            return []  # upstream's loop would take one more step
         logger.info("sampler: curriculum, from iteration %d", seed)
         if module_rank() == 0:
             logger.info(_summary(run, len(dataset)))

@@ -81,6 +81,20 @@ class _JointCenter:
             loss.update_center(mean)
 
 
+def keep_center_without_rows(loss: Any) -> None:
+    """A batch without a masked patch, which few images or small crops can bring, leaves the center as it is.
+
+    Upstream takes the mean of nothing: NaN, in the center and in every loss from then on. Over several processes such a
+    one votes for the center as it is.
+    """
+    update = loss.update_center
+
+    def update_center(teacher_output: Tensor) -> None:
+        update(teacher_output if teacher_output.numel() else loss.center.clone())
+
+    loss.update_center = update_center
+
+
 @contextmanager
 def one_center_update(losses: Sequence[nn.Module]) -> Iterator[None]:
     """Within, ``update_center`` of DINO and iBOT losses only collects; on leaving, each is called once with the joint
@@ -107,6 +121,9 @@ class MicroBatches:
         self._n_parts = 1 if self._run is None else self._run.step.micro_batches
         if self._n_parts > 1:
             _check(cfg, self._n_parts)
+        elif self._run is not None:
+            for loss in self._centered_losses():
+                keep_center_without_rows(loss)
 
     def forward_backward(self, images: dict[str, Any], teacher_temp: float) -> dict[str, Tensor]:
         """One step's gradients, and its loss terms as means over the parts."""

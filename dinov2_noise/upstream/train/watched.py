@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -83,11 +82,9 @@ class Watch:
         self._alarms = Alarms(quiet_before=self._warmup_iterations)
         self._skipped = SkippedSteps()
         self._signs: Signs | None = None
-        self._masked_patches: deque[int] = deque(maxlen=2)
 
     def begin(self, images: Mapping[str, Any], iteration: int) -> Step:
         """A step begins."""
-        self._masked_patches.append(len(images["mask_indices_list"]))
         if self._model.fp16_scaler is not None and self._run.optimizer is not None:
             self._skipped.begin(self._run.optimizer)
         stage = self._run.curriculum.stages[images["stage"]].name
@@ -147,7 +144,6 @@ class Watch:
             global_batch=int(cfg.train.batch_size_per_gpu) * step.world_size,
             crops_not_finite=bad_batch.crops_not_finite(step.images),
             duplicate_share=bad_batch.duplicate_share(step.images),
-            masked_patches=tuple(self._masked_patches),
             distinct_cls=None if self._signs is None else self._signs.distinct_cls,
         )
         return diverged_message(evidence, self._dump(step, own))
