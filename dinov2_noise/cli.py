@@ -177,7 +177,7 @@ def train(
         int, typer.Option(help="Processes on this machine, one per GPU (CPU processes where there is none).")
     ] = 1,
     no_resume: Annotated[
-        bool, typer.Option("--no-resume", help="Start afresh even if OUTPUT holds checkpoints.")
+        bool, typer.Option("--no-resume", help="Start afresh even if OUTPUT holds checkpoints of this config.")
     ] = False,
 ) -> None:
     """Start upstream's training on this machine, without SLURM; append key=value to change the config."""

@@ -206,6 +206,10 @@ def _cost(run: Experiment) -> str:
     return f"{text}{extra}."
 
 
+# Known as "about" only.
+_APPROXIMATE = {("in100", "nct")}
+
+
 def _expected(run: Experiment) -> str:
     images = {"clean": "clean", "denoised": f"denoised {run.noise}"}.get(
         run.config["curriculum"]["stages"][-1]["name"], run.noise
@@ -220,5 +224,6 @@ def _expected(run: Experiment) -> str:
     if run.expected_percent is None:
         return f"no figure known{others}."
     beside = f" ({', '.join(shown)})" if shown else ""
-    figure = f"linear probe top-1 on {images} validation images {run.expected_percent:.1f} %"
+    about = "about " if (run.set_name, run.figure) in _APPROXIMATE else ""
+    figure = f"linear probe top-1 on {images} validation images {about}{run.expected_percent:.1f} %"
     return f"{figure}{beside}{settings['spread']}."

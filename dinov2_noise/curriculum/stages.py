@@ -99,6 +99,27 @@ class Curriculum:
         return any(stage.view != "noisy" or stage.needs_twin for stage in self.stages)
 
     @property
+    def freezing_stages(self) -> list[Stage]:
+        """Stages that begin with a new frozen teacher; consecutive anchored stages keep one, unless they name different
+        files.
+        """
+        found = []
+        for stage in self.stages:
+            before = self.stages[stage.index - 1].anchor if stage.index > 0 else None
+            if stage.anchor is not None and (before is None or before.teacher != stage.anchor.teacher):
+                found.append(stage)
+        return found
+
+    def anchored_to(self, freezing: Stage) -> list[Stage]:
+        """The stages that use the teacher frozen when ``freezing`` begins."""
+        found = [freezing]
+        for stage in self.stages[freezing.index + 1 :]:
+            if stage.anchor is None or stage in self.freezing_stages:
+                break
+            found.append(stage)
+        return found
+
+    @property
     def segments(self) -> list[list[Stage]]:
         """Consecutive stages that share one set of schedules: the first stage and every restart begin a new one."""
         segments: list[list[Stage]] = []

@@ -147,7 +147,8 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
     """One file ``<name>.pth`` with model and optimizer in full, and ``last_checkpoint`` naming the newest.
 
     Entries: ``model``, ``optimizer`` and ``fp16_scaler`` (name → full tensors), ``iteration`` (the last one done),
-    ``global_batch`` (images per step) and ``rng`` (see `upstream.rng`; None without a curriculum).
+    ``global_batch`` (images per step), ``n_images`` (of the data set), ``rng`` (see `upstream.rng`); the last three are
+    None without a curriculum.
     """
 
     _source = ""
@@ -172,7 +173,8 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
         _apply_pending_center_updates(self.model)
         data: dict[str, Any] = {"model": self._whole_model(), "global_batch": global_batch()}
         data.update({key: part.state_dict() for key, part in self.checkpointables.items()})
-        data["rng"] = None if runtime.current() is None else rng.gather()
+        run = runtime.current()
+        data |= {"rng": None, "n_images": None} if run is None else {"rng": rng.gather(), "n_images": run.n_images}
         path = Path(self.save_dir) / f"{name}.pth"
         with on_first_rank(f"checkpoint {path} could not be written, earlier ones are intact. {_TO_GO_ON}") as first:
             if first:
@@ -198,6 +200,7 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
         loaded: dict[str, Any] = Checkpointer.load(self, path, checkpointables)
         run = runtime.current()
         if run is not None and path and checkpointables is None:
+            run.saved_n_images = loaded.pop("n_images", None)
             run.pending_rng = rng.plan(loaded.pop("rng", None), run, loaded.get("iteration", -1) + 1)
         return loaded
 

@@ -107,7 +107,7 @@ class Heartbeat:
             self._settled.wait(self._watch.timeout_s + self._beat_s + 3 * SETTLE_S)
             if self._cause is not None and self._cause.member.rank != self._own.rank:
                 self._stop(self._cause)
-        _record("".join(traceback.format_exception(kind, error, trace)), summary(error))
+        record(error)
         # A process of a broken group may hang in the destructors of its collectives.
         _end_after(_END_S)
 
@@ -148,6 +148,11 @@ def _end_after(seconds: float) -> None:
     """End this process after ``seconds`` even if it hangs in code that lets no Python thread run."""
     if sys.__stderr__ is not None:
         faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+
+
+def record(error: BaseException) -> None:
+    """Leave an error of this process where torchrun looks for it."""
+    _record("".join(traceback.format_exception(error)), summary(error))
 
 
 def _record(details: str, message: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from dinov2_noise.curriculum.config import CurriculumConfig
 from dinov2_noise.curriculum.schedules import FloatArray, ScheduleSettings, StagedSchedules, staged_schedules
 from dinov2_noise.curriculum.sections import HealthConfig, StepConfig
-from dinov2_noise.curriculum.stages import Curriculum
+from dinov2_noise.curriculum.stages import Curriculum, Stage
 from dinov2_noise.errors import PluginError
 
 
@@ -26,6 +26,8 @@ class Run:
         when first asked for. config: our section ``curriculum``. curriculum: the same, in iterations. step, health:
         our sections of these names. optimizer: upstream's optimizer, known once its checkpointer has been built.
         metrics: upstream's `MetricLogger` of the training, known once its loop begins.
+        first_iteration: where training begins, 0 unless it resumes. n_images: of the data set, once it is known;
+        saved_n_images: in the checkpoint resumed from.
         pending_rng: after resuming, what the random generators continue with at the first step (see `upstream.rng`).
     """
 
@@ -36,12 +38,24 @@ class Run:
     health: HealthConfig = field(default_factory=HealthConfig)
     optimizer: torch.optim.Optimizer | None = None
     metrics: Any | None = None
+    first_iteration: int = 0
+    n_images: int | None = None
+    saved_n_images: int | None = None
     pending_rng: tuple[Mapping[str, Any] | None, int] | None = None
     _schedules_handed_out: int = field(default=0, init=False)
 
     @property
     def seed(self) -> int:
         return int(self.cfg.train.seed)
+
+    @property
+    def stages_with_teacher_files(self) -> list[Stage]:
+        """Stages yet to begin that take their frozen teacher from a file; of those begun it is in the checkpoint."""
+        return [
+            stage
+            for stage in self.curriculum.freezing_stages
+            if stage.anchor is not None and stage.anchor.teacher and stage.first_iteration >= self.first_iteration
+        ]
 
     @cached_property
     def schedules(self) -> StagedSchedules:

@@ -93,3 +93,13 @@ def test_the_anchors_weight_is_constant_or_follows_its_schedule() -> None:
 def test_the_teacher_may_see_the_denoised_twins() -> None:
     stage = build(CurriculumConfig((StageConfig("n", 1, "noisy", teacher_view="denoised"),)), 1).stages[0]
     assert (stage.view, stage.needs_twin, stage.anchor) == ("noisy", True, None)
+
+
+def test_which_stages_freeze_a_teacher_and_who_uses_it() -> None:
+    own, file, other = AnchorConfig(1.0), AnchorConfig(1.0, teacher="a.pth"), AnchorConfig(1.0, teacher="b.pth")
+    anchors = [None, own, own, None, own, file, file, other]
+    stages = [StageConfig(f"s{index}", 1, "noisy", anchor=anchor) for index, anchor in enumerate(anchors)]
+    curriculum = build(CurriculumConfig(tuple(stages)), 1)
+    freezing = curriculum.freezing_stages
+    assert [stage.index for stage in freezing] == [1, 4, 5, 7]
+    assert [[stage.index for stage in curriculum.anchored_to(one)] for one in freezing] == [[1, 2], [4], [5, 6], [7]]

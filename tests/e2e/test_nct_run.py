@@ -193,7 +193,8 @@ def test_student_starts_from_weights_that_fit_only(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     copied = checkpoint(tmp_path / "good" / "eval" / "manual_0" / "teacher_checkpoint.pth")["teacher"]
-    assert torch.equal(copied["backbone.norm.weight"], checkpoint(weights)["teacher"]["backbone.norm.weight"])
+    for name in ("backbone.norm.weight", "dino_head.last_layer.weight_v"):
+        assert torch.equal(copied[name], checkpoint(weights)["teacher"][name])
     done = run_python(
         *("-m", "dinov2.train.train", "--config-file", str(config), "--output-dir", str(tmp_path / "bad")),
         *(f"train.dataset_path={small_set.pair()}", options[2], "student.patch_size=8"),

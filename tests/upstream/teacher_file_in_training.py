@@ -52,14 +52,17 @@ def weights_file(path: str, kind: str, patch_size: int) -> dict[str, Tensor]:
 
 def config(case: dict[str, Any], file: str) -> dict[str, Any]:
     anchor = {"weight": 1.0, "teacher": file, "heads": case["heads"]}
+    stages: list[dict[str, Any]] = [{"name": "continued", "epochs": 1, "view": "noisy", "anchor": anchor}]
+    if case.get("then_own_heads"):
+        stages.append({"name": "then", "epochs": 1, "view": "noisy", "anchor": {"weight": 1.0, "heads": "frozen"}})
     return {
         "train": {"batch_size_per_gpu": 2, "OFFICIAL_EPOCH_LENGTH": 1},
         "student": {"arch": "vit_tiny", "patch_size": 16, "drop_path_rate": 0.0, "block_chunks": 4},
         "dino": HEAD,
         "ibot": HEAD,
-        "optim": {"epochs": 1, "warmup_epochs": 0},
+        "optim": {"epochs": len(stages), "warmup_epochs": 0},
         "crops": {"global_crops_size": 64, "local_crops_size": 32, "local_crops_number": 1},
-        "curriculum": {"stages": [{"name": "continued", "epochs": 1, "view": "noisy", "anchor": anchor}]},
+        "curriculum": {"stages": stages},
     }
 
 
@@ -109,6 +112,8 @@ def main() -> None:
     model.train()
     images = batch(cfg, dataset)
     model._enter_stage(images)
+    if case.get("then_own_heads"):  # the heads of the first stage are not the file's
+        content |= {name: value for name, value in model.state_dict().items() if name.startswith("teacher.dino_head")}
     off = differences(model, content)
     centers = [model.frozen_teacher.dino_loss.center, model.frozen_teacher.ibot_patch_loss.center]
     kept = [content["dino_loss.center"], content["ibot_patch_loss.center"]]

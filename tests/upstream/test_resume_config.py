@@ -43,6 +43,22 @@ def test_what_may_change(begun: DictConfig) -> None:
     strict.check_output_folder(OmegaConf.merge(begun, free, {"train": {"num_workers": 3, "batch_size_per_gpu": 2}}))
 
 
+def test_the_same_data_may_lie_elsewhere(begun: DictConfig, tmp_path: Path) -> None:
+    def with_data(path: str) -> DictConfig:
+        return OmegaConf.merge(begun, {"train": {"dataset_path": path}})  # type: ignore[return-value]
+
+    OmegaConf.save(
+        with_data("ImageNet:split=TRAIN:root=/a/noisy:denoised=/a/denoised:noise=gauss100"), tmp_path / "config.yaml"
+    )
+    strict.check_output_folder(with_data("ImageNet:split=TRAIN:root=/b/x:extra=/b/y:denoised=/b/z:noise=gauss100"))
+    for other in (
+        "ImageNet:split=TRAIN:root=/b/x:denoised=/b/z:noise=gauss50",
+        "ImageNet:split=TRAIN:root=/b/x:noise=gauss100",
+    ):
+        with pytest.raises(OutputFolderError, match="dataset_path: there"):
+            strict.check_output_folder(with_data(other))
+
+
 def test_defaults_written_out_are_no_change(begun: DictConfig) -> None:
     spelled = [{**STAGES[0], "restart": False, "teacher_view": "noisy"}, STAGES[1]]
     strict.check_output_folder(OmegaConf.merge(begun, {"curriculum": {"stages": spelled}}))

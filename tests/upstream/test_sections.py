@@ -32,7 +32,8 @@ def merged(tmp_path: Path, small_set: SmallSet, *options: str, **sections: Any) 
     OmegaConf.save(OmegaConf.merge(OmegaConf.load(shipped()["nct"]), sections), path)
     opts = [f"train.dataset_path={small_set.pair()}", *options]
     output = str(tmp_path / "out")
-    return get_cfg_from_args(argparse.Namespace(config_file=str(path), output_dir=output, opts=opts, eval_only=False))
+    arguments = {"config_file": str(path), "output_dir": output, "opts": opts, "eval_only": False, "no_resume": False}
+    return get_cfg_from_args(argparse.Namespace(**arguments))
 
 
 def test_defaults_and_values_reach_the_run(tmp_path: Path, small_set: SmallSet) -> None:
@@ -54,6 +55,13 @@ def test_defaults_and_values_reach_the_run(tmp_path: Path, small_set: SmallSet) 
         (["step.microbatches=2"], r"unknown key step\.microbatches: did you mean 'micro_batches'"),
         (["health.max_skipped_steps=0"], r"health\.max_skipped_steps is 0: it must be at least 1"),
         (["health.period_iteration=5"], r"unknown key health\.period_iteration: did you mean 'period_iterations'"),
+        (["optim.warmup_epochs=-1"], r"optim\.warmup_epochs is -1: it must be at least 0"),
+        (["optim.freeze_last_layer_epochs=-1"], r"optim\.freeze_last_layer_epochs is -1"),
+        (["teacher.warmup_teacher_temp_epochs=-2"], r"teacher\.warmup_teacher_temp_epochs is -2"),
+        (["train.batch_size_per_gpu=0"], r"train\.batch_size_per_gpu is 0: it must be at least 1"),
+        (["train.OFFICIAL_EPOCH_LENGTH=0"], r"train\.OFFICIAL_EPOCH_LENGTH is 0"),
+        (["crops.local_crops_size=100"], r"local_crops_size is 100, not a multiple .* 16: take 96 or 112"),
+        (["crops.global_crops_size=8"], r"global_crops_size is 8, not a multiple of student\.patch_size, 16: take 16"),
         (["curriculum=null", "health.trial_save=false"], r"the sections step and health need a curriculum"),
     ],
 )
@@ -67,6 +75,19 @@ def test_a_teachers_file_that_is_not_there(tmp_path: Path, small_set: SmallSet) 
     with pytest.raises(CheckpointError, match=r"curriculum\.stages\[1\]\.anchor\.teacher: 'gone\.pth' does not exist"):
         merged(tmp_path, small_set, "curriculum.stages.1.anchor.teacher=gone.pth")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_teachers_file_is_not_needed_once_its_stage_has_begun(tmp_path: Path, small_set: SmallSet) -> None:
+    (tmp_path / "out").mkdir()
+    begins = 30 * 2500
+    (tmp_path / "out" / "last_checkpoint").write_text(f"model_{begins - 1:07d}.pth")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        merged(tmp_path, small_set, "curriculum.stages.1.anchor.teacher=gone.pth")
+    (tmp_path / "out" / "last_checkpoint").write_text(f"model_{begins:07d}.pth")
+    merged(tmp_path, small_set, "curriculum.stages.1.anchor.teacher=gone.pth")
+    run = runtime.current()
+    assert run is not None
+    assert run.first_iteration == begins + 1
 
 
 def test_an_anchor_without_denoised_images(tmp_path: Path, small_set: SmallSet) -> None:

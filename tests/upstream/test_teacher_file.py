@@ -53,6 +53,12 @@ def test_heads_that_are_not_in_the_file(small_set: SmallSet, tmp_path: Path) -> 
     assert "holds no fitting dino_head" in done.stderr
 
 
+def test_own_heads_of_a_later_stage_ask_nothing_of_the_file(small_set: SmallSet, tmp_path: Path) -> None:
+    case = json.dumps({"kind": "hub", "heads": "ema", "patch_size": 16, "then_own_heads": True})
+    done = run_python(str(SCRIPT), small_set.pair(), str(tmp_path), case)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_another_patch_size(small_set: SmallSet, tmp_path: Path) -> None:
     done = run(small_set, tmp_path, "teacher", "ema", patch_size=8)
     assert done.returncode != 0

@@ -14,7 +14,7 @@ from dinov2_noise import data, xformers_ops
 from dinov2_noise.augment.views import StagedViews
 from dinov2_noise.curriculum import summary
 from dinov2_noise.curriculum.sampler import CurriculumSampler
-from dinov2_noise.errors import ConfigError
+from dinov2_noise.errors import ConfigError, MetadataError
 from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.signatures import expect_signature
 
@@ -78,6 +78,7 @@ def _replace_make_sampler(module: Any) -> None:
         run = runtime.current()
         if run is None or getattr(dataset, "view_loader", None) is None:
             return original(dataset=dataset, seed=seed, **options)
+        _require_as_many_images(run, len(dataset))
         if seed >= run.curriculum.total_iterations:
             logger.info("dinov2-noise: the run is complete, %d iterations: nothing is left to train", seed)
             return []  # upstream's loop would take one more step
@@ -95,6 +96,20 @@ def _replace_make_sampler(module: Any) -> None:
         )
 
     module._make_sampler = _make_sampler
+
+
+def _require_as_many_images(run: runtime.Run, n_images: int) -> None:
+    """The order of the images follows from their number.
+
+    Raises:
+        MetadataError: the checkpoint resumed from was made with another number of images.
+    """
+    if run.saved_n_images not in (None, n_images):
+        raise MetadataError(
+            f"the run was begun with {run.saved_n_images} images, train.dataset_path holds {n_images} now: give it the "
+            "same images, or choose another --output-dir"
+        )
+    run.n_images = n_images
 
 
 def _summary(run: runtime.Run, n_images: int) -> str:

@@ -9,14 +9,17 @@ centers of its own.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-from dinov2_noise.curriculum.stages import Curriculum
-from dinov2_noise.upstream.train.teacher_file import read_teacher
+from dinov2_noise.curriculum.stages import Stage
+from dinov2_noise.errors import CheckpointError
+from dinov2_noise.upstream.runtime import Run
+from dinov2_noise.upstream.train.teacher_file import TeacherFile, read_teacher
 
 
 class FrozenTeacher(nn.Module):
@@ -24,7 +27,7 @@ class FrozenTeacher(nn.Module):
 
     Args:
         architecture: upstream's `SSLMetaArch`, before FSDP wraps it.
-        curriculum: tells whether own heads are needed, and which files are.
+        run: tells whether own heads are needed, and which files are.
 
     Raises:
         CheckpointError: a teacher's file does not fit; found here, not epochs later at the switch.
@@ -35,21 +38,26 @@ class FrozenTeacher(nn.Module):
     dino_loss: Any
     ibot_patch_loss: Any
 
-    def __init__(self, architecture: Any, curriculum: Curriculum) -> None:
+    def __init__(self, architecture: Any, run: Run) -> None:
         super().__init__()
-        anchors = [stage.anchor for stage in curriculum.stages if stage.anchor is not None]
-        own_heads = any(anchor.heads == "frozen" for anchor in anchors)
+        own_heads = _own_heads(run.curriculum.stages)
         self.networks = nn.ModuleDict({"backbone": copy.deepcopy(architecture.teacher["backbone"])})
         if own_heads:
             self.networks.update(_copy_heads(architecture))
         self.networks.requires_grad_(False)
-        files = {anchor.teacher for anchor in anchors if anchor.teacher is not None}
-        self._files = {path: read_teacher(path, dict(self.networks), architecture) for path in sorted(files)}
+        self._files = {stage.index: self._read(stage, architecture, run) for stage in run.stages_with_teacher_files}
         self.dino_loss = copy.deepcopy(architecture.dino_loss)
         self.ibot_patch_loss = copy.deepcopy(architecture.ibot_patch_loss) if architecture.do_ibot else None
         self.register_buffer("frozen", torch.zeros((), dtype=torch.uint8))
         # Not a submodule: the architecture owns us.
         object.__setattr__(self, "architecture", architecture)
+
+    def _read(self, stage: Stage, architecture: Any, run: Run) -> TeacherFile:
+        assert stage.anchor is not None
+        assert stage.anchor.teacher is not None
+        needs_heads = _own_heads(run.curriculum.anchored_to(stage))
+        networks = {name: net for name, net in self.networks.items() if needs_heads or name == "backbone"}
+        return read_teacher(stage.anchor.teacher, networks, architecture)
 
     @property
     def is_frozen(self) -> bool:
@@ -66,11 +74,18 @@ class FrozenTeacher(nn.Module):
             self.networks[name] = get_fsdp_wrapper(model_cfg, modules_to_wrap={BlockChunk})(network)
 
     @torch.no_grad()
-    def freeze(self, file: str | None = None) -> None:
-        """Take the EMA teacher's weights (shard by shard) and centers as they are now, or those of ``file``.
+    def freeze(self, stage: Stage) -> None:
+        """Take the EMA teacher's weights (shard by shard) and centers as they are now, or those of the stage's file.
 
         Centers that the file lacks, or has for another number of prototypes, are the run's own so far.
         """
+        assert stage.anchor is not None
+        file = self._files.pop(stage.index, None)
+        if file is None and stage.anchor.teacher is not None:
+            raise CheckpointError(
+                f"stage {stage.name!r} begins, but its teacher {stage.anchor.teacher!r} has not been read: start the "
+                "same command again"
+            )
         if file is None:
             for name, network in self.networks.items():
                 sources = self.architecture.teacher[name].parameters()
@@ -78,9 +93,9 @@ class FrozenTeacher(nn.Module):
                     mine.copy_(theirs)
         else:
             whole = StateDictOptions(full_state_dict=True)
-            for name, state in self._files[file].networks.items():
+            for name, state in file.networks.items():
                 set_model_state_dict(self.networks[name], dict(state), options=whole)
-        self._take_centers({} if file is None else self._files[file].centers)
+        self._take_centers({} if file is None else file.centers)
         self.frozen.fill_(1)
 
     def _take_centers(self, given: dict[str, Tensor]) -> None:
@@ -146,6 +161,11 @@ class FrozenTeacher(nn.Module):
         masked_probabilities = loss.softmax_center_teacher(masked.unsqueeze(0), teacher_temp=teacher_temp).squeeze(0)
         loss.update_center(masked.unsqueeze(0))
         return cls_probabilities, masked_probabilities
+
+
+def _own_heads(stages: Sequence[Stage]) -> bool:
+    """Whether any of the stages' anchors reads the frozen teacher through heads of its own."""
+    return any(stage.anchor is not None and stage.anchor.heads == "frozen" for stage in stages)
 
 
 def _copy_heads(architecture: Any) -> dict[str, nn.Module]:

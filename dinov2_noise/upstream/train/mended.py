@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dinov2_noise.upstream import runtime
 from dinov2_noise.weights import load_backbone, read
 
 logger = logging.getLogger("dinov2")
@@ -29,9 +31,29 @@ class Mended:
         cfg.student.pretrained_weights = ""  # upstream's loading lets through what does not fit, or fails unclearly
         super().__init__(cfg)  # type: ignore[call-arg]
         cfg.student.pretrained_weights = source
-        if source:
-            report = load_backbone(self.student["backbone"], read(source))
+        run = runtime.current()
+        if source and (run is None or run.first_iteration == 0):  # a resumed run has them in its checkpoint
+            weights = read(source)
+            report = load_backbone(self.student["backbone"], weights)
             logger.info("dinov2-noise: the student starts from %s", report.table())
+            if run is not None:  # upstream itself loads the backbone only
+                self._take_heads(weights.rest)
+
+    def _take_heads(self, rest: Mapping[str, Tensor]) -> None:
+        """Heads and loss centers of the file, where it holds them in this config's sizes; else they start afresh."""
+        for name, loss in (("dino_head", "dino_loss"), ("ibot_head", "ibot_patch_loss")):
+            if name not in self.student:
+                continue
+            own = self.student[name].state_dict()
+            found = {k.removeprefix(f"{name}."): v for k, v in rest.items() if k.startswith(f"{name}.")}
+            fits = own.keys() == found.keys() and all(own[key].shape == found[key].shape for key in own)
+            if fits:
+                self.student[name].load_state_dict(found)
+            logger.info("dinov2-noise: %s %s", name, "from the file too" if fits else "starts afresh")
+            shared = [loss] if "ibot_head" in self.student else ["dino_loss", "ibot_patch_loss"]
+            for center in (f"{part}.center" for part in shared if fits and hasattr(self, part)):
+                if center in rest:
+                    getattr(self, center.split(".")[0]).center.copy_(rest[center])
 
     def fsdp_synchronize_streams(self) -> None:
         """Upstream shares one set of streams; each FSDP root now waits for the current stream itself, so once is

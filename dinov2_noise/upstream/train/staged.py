@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from dinov2_noise.anchor import AnchorTerms, anchor_terms
-from dinov2_noise.curriculum.config import AnchorConfig
 from dinov2_noise.curriculum.stages import Stage
 from dinov2_noise.errors import CheckpointError, PluginError
 from dinov2_noise.upstream import rng, runtime
@@ -27,11 +26,6 @@ class _Targets(NamedTuple):
 
 # The denoised twins of the global crops, (2B, C, H, W), in a batch.
 _TWINS = "collated_global_crops_anchor"
-
-
-def _needs_freezing(anchor: AnchorConfig, before: Stage | None) -> bool:
-    """Consecutive anchored stages keep one frozen teacher, unless they name different files."""
-    return before is None or before.anchor is None or before.anchor.teacher != anchor.teacher
 
 
 def _displayed(terms: AnchorTerms) -> dict[str, Tensor]:
@@ -65,7 +59,7 @@ class Staged:
                 "dinov2.utils.config.setup"
             )
         if self._run is not None and any(stage.anchor is not None for stage in self._run.curriculum.stages):
-            self.frozen_teacher = FrozenTeacher(self, self._run.curriculum)
+            self.frozen_teacher = FrozenTeacher(self, self._run)
         self._fresh_scaler_state = self.fp16_scaler.state_dict() if self.fp16_scaler is not None else {}
 
     @property
@@ -144,7 +138,8 @@ class Staged:
         n_local, n_global = self.cfg.crops.local_crops_number, targets.cls.shape[0]
         n_images = n_global // 2
         packed = self._student_logits["dino_head"].flatten(0, -2)
-        local, global_, patches = packed.tensor_split([n_local * n_images, n_local * n_images + n_global])
+        sizes = [n_local * n_images, n_global, len(packed) - n_local * n_images - n_global]
+        local, global_, patches = packed.split(sizes)  # one concatenation backward, where slices fill three
         if "ibot_head" in self._student_logits:
             patches = self._student_logits["ibot_head"]
         n_masked = 0 if targets.masked is None else targets.masked.shape[0]
@@ -186,8 +181,8 @@ class Staged:
         assert self._run is not None
         logger.info("dinov2-noise: stage %r begins: view %s", stage.name, stage.view)
         before = self._run.curriculum.stages[stage.index - 1] if stage.index > 0 else None
-        if stage.anchor is not None and self._anchored is not None and _needs_freezing(stage.anchor, before):
-            self._anchored.freeze(stage.anchor.teacher)
+        if self._anchored is not None and stage in self._run.curriculum.freezing_stages:
+            self._anchored.freeze(stage)
         if stage.restart and before is not None:
             self._restart()
 

@@ -36,7 +36,9 @@ def read_teacher(path: str, networks: Mapping[str, nn.Module], architecture: Any
         CheckpointError: missing or unreadable file, another architecture, or heads that are wanted and not there.
     """
     found = _read(path, architecture)
-    report = weights.load_backbone(networks["backbone"], found)
+    # What a student would learn a frozen teacher never does: nothing may be missing.
+    report = weights.load_backbone(networks["backbone"], found, required_percent=100)
+    _require_finite(found)
     logger.info("dinov2-noise: frozen teacher from %s\n%s", path, report.table())
     states = {"backbone": _copied(networks["backbone"])}
     for name in networks:
@@ -48,6 +50,15 @@ def read_teacher(path: str, networks: Mapping[str, nn.Module], architecture: Any
 
 def _read(path: str, architecture: Any) -> weights.Weights:
     return read_rank_teacher(path, architecture) if is_rank_file(path) else weights.read(path)
+
+
+def _require_finite(found: weights.Weights) -> None:
+    for name, value in found.backbone.items():
+        if not value.isfinite().all():
+            raise CheckpointError(
+                f"{found.source!r} holds values that are not finite, in {name}: its training had diverged; take an "
+                "earlier checkpoint"
+            )
 
 
 def _copied(network: nn.Module) -> StateDict:

@@ -21,8 +21,8 @@ from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.schedules import ScheduleSettings, staged_schedules
 from dinov2_noise.curriculum.sections import parse_health, parse_step
 from dinov2_noise.curriculum.stages import build
-from dinov2_noise.errors import CheckpointError, ConfigError
-from dinov2_noise.upstream import runtime
+from dinov2_noise.errors import CheckpointError, ConfigError, DinoNoiseError
+from dinov2_noise.upstream import heartbeat, runtime
 from dinov2_noise.upstream.data.loaders import require_denoised
 from dinov2_noise.upstream.signatures import expect_signature
 from dinov2_noise.upstream.utils import options, strict
@@ -41,7 +41,11 @@ def attach(module: Any) -> None:
         cfg = original(args)
         args.opts += of_stages
         options.apply_options(cfg, of_stages)
-        prepare(cfg, args, module.dinov2_default_config)
+        try:
+            prepare(cfg, args, module.dinov2_default_config)
+        except DinoNoiseError as error:
+            heartbeat.record(error)
+            raise
         return cfg
 
     module.get_cfg_from_args = get_cfg_from_args
@@ -60,10 +64,12 @@ def prepare(cfg: Any, args: Any, upstream_defaults: Any) -> None:
         strict.check_keys(cfg, upstream_defaults)
         options.require_values(cfg)
     if cfg.get("curriculum") is not None:
+        strict.check_numbers(cfg)
         config = parse_curriculum(cfg.curriculum, total_epochs=cfg.optim.epochs)
         step = parse_step(cfg.get("step"), batch_size=cfg.train.batch_size_per_gpu)
         curriculum = build(config, cfg.train.OFFICIAL_EPOCH_LENGTH)
         run = runtime.Run(cfg, config, curriculum, step, parse_health(cfg.get("health")))
+        run.first_iteration = strict.first_iteration(cfg, args, curriculum.total_iterations)
         logger.info("dinov2-noise: curriculum of %d stages", len(config.stages))
     elif cfg.get("step") is not None or cfg.get("health") is not None:
         raise ConfigError(
@@ -90,12 +96,12 @@ def _check_before_training(cfg: Any, run: runtime.Run | None) -> None:
 
 
 def _require_teacher_files(run: runtime.Run) -> None:
-    for index, stage in enumerate(run.curriculum.stages):
-        path = None if stage.anchor is None else stage.anchor.teacher
-        if path is not None and not Path(path).exists():
+    for stage in run.stages_with_teacher_files:
+        path = "" if stage.anchor is None else stage.anchor.teacher
+        if path and not Path(path).exists():
             raise CheckpointError(
-                f"curriculum.stages[{index}].anchor.teacher: {path!r} does not exist; name the weights of the teacher "
-                "to be frozen, or leave it out to freeze the one of this run when the stage begins"
+                f"curriculum.stages[{stage.index}].anchor.teacher: {path!r} does not exist; name the weights of the "
+                "teacher to be frozen, or leave it out to freeze the one of this run when the stage begins"
             )
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import logging
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from dinov2_noise import data
 from dinov2_noise.curriculum.config import parse_curriculum
-from dinov2_noise.errors import ConfigError, OutputFolderError
+from dinov2_noise.errors import ConfigError, DatasetStringError, OutputFolderError
+
+logger = logging.getLogger("dinov2")
 
 OUR_SECTIONS = ("curriculum", "step", "health")
 # Of no influence on what is learned.
 _FREE = ("step", "health", "evaluation", "compute_precision", "train.num_workers", "train.saveckp_freq")
 # optim.lr is set by upstream from other keys.
-_MAY_DIFFER = (*_FREE, "train.output_dir", "optim.lr")
+_MAY_DIFFER = (*_FREE, "train.output_dir", "optim.lr", "student.pretrained_weights")
 
 
 def check_keys(cfg: Any, upstream_defaults: Any) -> None:
@@ -47,6 +52,44 @@ def _unknown(found: Mapping[Any, Any], known: Mapping[Any, Any], prefix: str) ->
             yield from _unknown(value, known[key], f"{prefix}{key}.")
 
 
+def check_numbers(cfg: Any) -> None:
+    """Numbers of upstream's that it takes as they come, with odd consequences.
+
+    Raises:
+        ConfigError: one is out of its range, or the crops do not divide into patches.
+    """
+    least = {
+        **dict.fromkeys(("train.batch_size_per_gpu", "train.OFFICIAL_EPOCH_LENGTH", "optim.epochs"), 1),
+        **dict.fromkeys(("student.patch_size", "crops.local_crops_number"), 1),
+        **dict.fromkeys(("optim.warmup_epochs", "optim.freeze_last_layer_epochs"), 0),
+        "teacher.warmup_teacher_temp_epochs": 0,
+    }
+    for key, bound in least.items():
+        value = OmegaConf.select(cfg, key)
+        if value < bound:
+            raise ConfigError(f"{key} is {value}: it must be at least {bound}")
+    patch = cfg.student.patch_size
+    for key in ("crops.global_crops_size", "crops.local_crops_size"):
+        size = OmegaConf.select(cfg, key)
+        if size < patch or size % patch:
+            raise ConfigError(
+                f"{key} is {size}, not a multiple of student.patch_size, {patch}: take {max(size // patch, 1) * patch} "
+                f"or {(size // patch + 1) * patch}"
+            )
+
+
+def first_iteration(cfg: Any, args: Any, total_iterations: int) -> int:
+    """Where training into this folder goes on, by the name of its newest checkpoint; 0 when it begins."""
+    tag = Path(cfg.train.output_dir) / "last_checkpoint"
+    if getattr(args, "no_resume", True) or not tag.is_file():
+        return 0
+    name = tag.read_text(encoding="utf-8").strip()
+    found = re.fullmatch(r"model_(\d+)\.pth", name)
+    if found:
+        return int(found[1]) + 1
+    return total_iterations if name == "model_final.pth" else 0
+
+
 def check_output_folder(cfg: Any) -> None:
     """Refuse to resume from the checkpoints of another config.
 
@@ -73,7 +116,7 @@ def check_output_folder(cfg: Any) -> None:
         and not any(key == name or key.startswith(f"{name}.") for name in may_differ)
         and not (stages is not None and key.startswith("curriculum."))
     ]
-    rows = [*(stages or []), *rows]
+    rows = [*(stages or []), *(row for row in rows if not _same_data_elsewhere(row, there, cfg))]
     if rows:
         more = f"\n  … and {len(rows) - 8} more" if len(rows) > 8 else ""
         raise OutputFolderError(
@@ -81,6 +124,25 @@ def check_output_folder(cfg: Any) -> None:
             + "".join(f"\n  {row}" for row in rows[:8])
             + f"{more}\n{_still_possible(folder)}"
         )
+
+
+def _same_data_elsewhere(row: str, before: Any, now: Any) -> bool:
+    """Whether ``row`` tells of a data set that differs in its folders only: each job may have scratch of its own."""
+    if not row.startswith("train.dataset_path: "):
+        return False
+    try:
+        specs = [data.parse_dataset_string(cfg.train.dataset_path) for cfg in (before, now)]
+    except DatasetStringError:
+        return False
+    here = [replace(spec, root=Path(), extra=None, denoised=None) for spec in specs]
+    same = here[0] == here[1] and (specs[0].denoised is None) == (specs[1].denoised is None)
+    if same:
+        logger.warning(
+            "dinov2-noise: the run was begun with the data %s; now it goes on with %s, which must be the same images",
+            before.train.dataset_path,
+            now.train.dataset_path,
+        )
+    return same
 
 
 def _still_possible(folder: Path) -> str:
