@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from dinov2_noise.errors import CheckpointError
 from dinov2_noise.upstream import runtime
+from dinov2_noise.upstream.checkpoint_files import waiting_group
 
 
 def require_same_model(weights: Mapping[str, Any], model: Mapping[str, Any], source: str) -> None:
@@ -38,6 +39,47 @@ def _differences(weights: Mapping[str, Any], model: Mapping[str, Any]) -> list[s
         if name in weights and tuple(weights[name].shape) != tuple(tensor.shape)
     ]
     return differing
+
+
+def require_same_start(source: str, iteration: int, planned: int | None, problem: Exception | None) -> None:
+    """Each rank reads the file by itself, and a shared folder may look different on another machine; collective.
+
+    Args:
+        iteration: of the checkpoint as this rank read it; training goes on with the next.
+        planned: what this rank's config took for that next one, from the name in ``last_checkpoint``; None if it took
+            none from there.
+        problem: why this rank could not read the checkpoint.
+
+    Raises:
+        CheckpointError: it was not read by all, or not as the same; says what each saw. This rank's own ``problem``.
+    """
+    seen: list[Any] = [None] * dist.get_world_size()
+    told = None if problem is None else (str(problem) or type(problem).__name__)
+    dist.all_gather_object(seen, (iteration, planned, told), group=waiting_group())
+    if problem is not None:
+        raise problem
+    for rank, (*_, message) in enumerate(seen):
+        if message is not None:
+            raise CheckpointError(f"rank {rank}: {message}")
+    if all(read == iteration and plan in (None, iteration + 1) for read, plan, _ in seen):
+        return
+    ranks: dict[tuple[int, int | None], list[int]] = {}
+    for rank, (read, plan, _) in enumerate(seen):
+        ranks.setdefault((read, plan), []).append(rank)
+    rows = "".join(
+        f"\n  {_ranks(those)}: the checkpoint was saved after iteration {read}"
+        + ("" if plan is None else f", last_checkpoint was read as going on with {plan}")
+        for (read, plan), those in ranks.items()
+    )
+    raise CheckpointError(
+        f"checkpoint {source} is not what every process expects:{rows}\nIf the folder is shared by several machines, "
+        "some still see an older state: start again in a minute. If the file was renamed, give it its old name."
+    )
+
+
+def _ranks(those: list[int]) -> str:
+    shown = ", ".join(map(str, those[:4])) + (", …" if len(those) > 4 else "")
+    return f"rank{'s' if len(those) > 1 else ''} {shown}"
 
 
 def global_batch() -> int | None:

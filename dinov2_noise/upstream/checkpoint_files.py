@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +23,11 @@ logger = logging.getLogger("dinov2")
 
 LAST = "last_checkpoint"
 
+# A large checkpoint takes minutes on a slow disk; NCCL gives a collective ten.
+_PATIENCE = timedelta(hours=4)
+
+Found = TypeVar("Found")
+
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a training checkpoint, on the CPU.
@@ -30,7 +38,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist. {way_out(path)}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _load(path)
     except Exception as cause:
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise CheckpointError(
@@ -43,6 +51,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"start from are given as student.pretrained_weights. {way_out(path)}"
         )
     return content
+
+
+def _load(path: Path) -> Any:
+    """Mapped, the file is in memory once for all processes of a machine, and parts that nobody reads are not."""
+    if zipfile.is_zipfile(path):  # the form before cannot be mapped
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as cause:
+            if "mmap" not in str(cause):
+                raise
+            logger.info("dinov2-noise: %s lies where files cannot be mapped and is read as a whole", path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def way_out(broken: Path) -> str:
@@ -79,8 +99,22 @@ def write_checkpoint(data: dict[str, Any], path: Path) -> None:
     """
     with atomic_path(path) as temporary:
         write_through(data, temporary)
-    with atomic_path(path.with_name(LAST)) as temporary:
-        temporary.write_text(path.name)
+    _sync_folder(path.parent)
+    with atomic_path(path.with_name(LAST)) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write(path.name)
+        stream.flush()
+        os.fsync(stream.fileno())
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A power cut undoes a renaming that is not on the disk yet; some file systems cannot be asked."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def write_through(data: Any, path: Path, *, random_bytes: int = 0) -> None:
@@ -107,9 +141,53 @@ def write_through(data: Any, path: Path, *, random_bytes: int = 0) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete half-written checkpoints of a process that was killed while it wrote."""
-    for path in folder.glob(".model_*.partial.pth"):
-        logger.info("dinov2-noise: %s was left behind by an interrupted save and is deleted", path)
-        path.unlink(missing_ok=True)
+    for pattern in (".model_*.partial.pth", ".trial_save.*.partial.pth", f".{LAST}.*.partial*"):
+        for path in folder.glob(pattern):
+            logger.info("dinov2-noise: %s was left behind by an interrupted save and is deleted", path)
+            path.unlink(missing_ok=True)
+
+
+def set_aside(folder: Path) -> None:
+    """Rename what names the checkpoints of an earlier run, which a run begun anew must not resume from.
+
+    Raises:
+        OSError: the system objects.
+    """
+    for tag in sorted(folder.glob(f"{LAST}*")):
+        if tag.name == LAST or re.fullmatch(rf"{LAST}\.rank_\d+", tag.name):
+            old = tag.with_name(f"{tag.name}.old")
+            logger.info(
+                "dinov2-noise: begun anew: %s, which names %s of the run before, is now %s",
+                *(tag, tag.read_text(encoding="utf-8").strip(), old.name),
+            )
+            tag.replace(old)
+    _sync_folder(folder)
+
+
+_waiting_group: tuple[Any, Any] | None = None  # the default group it was made in, and the group
+
+
+def waiting_group() -> Any:
+    """The processes once more, in a group that has hours for rank 0's disk; collective when first called."""
+    global _waiting_group
+    if _waiting_group is None or _waiting_group[0] is not dist.group.WORLD:
+        _waiting_group = dist.group.WORLD, dist.new_group(backend="gloo", timeout=_PATIENCE)
+    return _waiting_group[1]
+
+
+def found_by_first_rank(find: Callable[[], Found]) -> Found:
+    """What ``find`` returns on rank 0, on all ranks; others may still see a shared folder as it was.
+
+    Raises:
+        CheckpointError: ``find`` failed; on rank 0 its own error.
+    """
+    box: list[Any] = [None]
+    with on_first_rank("rank 0 cannot tell what to resume from") as is_first:
+        if is_first:
+            box = [find()]
+    dist.broadcast_object_list(box, src=0, group=waiting_group())
+    found: Found = box[0]
+    return found
 
 
 @contextmanager
@@ -117,15 +195,19 @@ def on_first_rank(what: str) -> Iterator[bool]:
     """Yields whether this is rank 0, which alone does the block's work; if that fails, it fails on all ranks.
 
     Raises:
-        CheckpointError: the system refused; names ``what`` was to be done.
+        CheckpointError: the system refused; names ``what`` was to be done. Errors other than the system's are this on
+            the other ranks, and themselves on rank 0.
     """
-    problem = None
+    group = waiting_group()
+    problem: Exception | None = None
     try:
         yield dist.get_rank() == 0
-    except OSError as cause:
-        problem = f"{what}: {cause}"
-    verdict = [problem]
-    dist.broadcast_object_list(verdict, src=0)
+    except Exception as cause:
+        problem = cause
+    verdict = [None if problem is None else f"{what}: {str(problem) or type(problem).__name__}"]
+    dist.broadcast_object_list(verdict, src=0, group=group)
+    if problem is not None and not isinstance(problem, OSError):
+        raise problem
     if verdict[0] is not None:
         raise CheckpointError(verdict[0])
 

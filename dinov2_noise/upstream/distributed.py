@@ -115,15 +115,15 @@ def attach(module: Any) -> None:
     def enable(
         *, set_cuda_current_device: bool = True, overwrite: bool = False, allow_nccl_timeout: bool = False
     ) -> None:
+        local_tasks = int(os.environ.get("SUBMITIT_LOCAL_NTASKS", "1"))
+        if not torch.cuda.is_available() or local_tasks > 1 or "SLURM_JOB_ID" in os.environ:
+            os.environ.update(launcher_environment(os.environ))
         with nullcontext() if is_slurm_task(os.environ) else _no_slurm():
             if not torch.cuda.is_available():
                 cpu.use_cpu()
-                os.environ.update(launcher_environment(os.environ))
                 with _gloo(module.dist):
                     original(set_cuda_current_device=False, overwrite=overwrite)
             else:
-                if int(os.environ.get("SUBMITIT_LOCAL_NTASKS", "1")) > 1:
-                    os.environ.update(launcher_environment(os.environ))
                 original(
                     set_cuda_current_device=set_cuda_current_device,
                     overwrite=overwrite,

@@ -8,6 +8,7 @@ GPU, are read). Read against lines 21-87 and 90-154.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -29,12 +30,20 @@ from torch.distributed.checkpoint.state_dict import (
 
 from dinov2_noise.errors import CheckpointError
 from dinov2_noise.upstream import rng, runtime
-from dinov2_noise.upstream.checkpoint_checks import global_batch, require_same_batch, require_same_model
+from dinov2_noise.upstream.checkpoint_checks import (
+    global_batch,
+    require_same_batch,
+    require_same_model,
+    require_same_start,
+)
 from dinov2_noise.upstream.checkpoint_files import (
     LAST,
+    found_by_first_rank,
     on_first_rank,
     read_checkpoint,
     remove_leftovers,
+    set_aside,
+    waiting_group,
     way_out,
     write_checkpoint,
 )
@@ -152,6 +161,7 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
     """
 
     _source = ""
+    _planned: int | None = None  # where the config expects training to go on; see `require_same_start`
 
     def __init__(
         self, model: nn.Module, save_dir: str = "", *, optimizer: torch.optim.Optimizer | None = None, **options: Any
@@ -166,6 +176,7 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
             run.optimizer = optimizer
         if dist.get_rank() != 0:
             self.path_manager = _ReadOnlyPathManager()
+        waiting_group()  # here, where all ranks still are together
 
     def save(self, name: str, **extra: Any) -> None:
         if not self.save_dir or not self.save_to_disk:
@@ -182,15 +193,24 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
                 self.logger.info("Saved checkpoint %s", path)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        loaded: dict[str, Any] = super().resume_or_load(path, resume=resume)
-        run = runtime.current()
-        if run is None or "optimizer" not in self.checkpointables or not (self.save_dir and self.save_to_disk):
+        run = runtime.current() if "optimizer" in self.checkpointables else None
+        newest = found_by_first_rank(self.get_checkpoint_file) if resume else ""
+        if run is not None and re.fullmatch(r"model_\d+\.pth", Path(newest).name):
+            self._planned = run.first_iteration
+        loaded: dict[str, Any] = self.load(newest) if newest else self.load(path, checkpointables=[])
+        if run is None or not (self.save_dir and self.save_to_disk):
             return loaded
-        if dist.get_rank() == 0:
-            remove_leftovers(Path(self.save_dir))
+        folder = Path(self.save_dir)
+        with on_first_rank(f"what earlier runs left in {folder} cannot be put away") as is_first:
+            if is_first:
+                remove_leftovers(folder)
         first_iteration = loaded.get("iteration", -1) + 1
         if run.health.trial_save and first_iteration < run.curriculum.total_iterations:
-            trial_save(Path(self.save_dir), self._whole_model(), run, first_iteration)
+            trial_save(folder, self._whole_model(), run, first_iteration)
+        if not resume:
+            with on_first_rank(f"what earlier runs left in {folder} cannot be put away") as is_first:
+                if is_first:
+                    set_aside(folder)
         return loaded
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -205,6 +225,16 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
         return loaded
 
     def _load_file(self, f: str) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        problem = None
+        try:
+            content = self._read(f)
+        except Exception as cause:
+            problem = cause
+        require_same_start(f, content.get("iteration", -1), self._planned, problem)
+        return content
+
+    def _read(self, f: str) -> dict[str, Any]:
         if not is_rank_file(f):
             return read_checkpoint(Path(f))
         self.logger.info("%s: upstream's files, one per rank, are read as one; saved is one for all ranks", f)
@@ -216,7 +246,8 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
     def _load_model(self, checkpoint: dict[str, Any]) -> None:
         weights = checkpoint.pop("model")
         require_same_model(weights, self._whole_model(), self._source)
-        require_same_batch(checkpoint.get("global_batch"), self._source)
+        if "optimizer" in self.checkpointables:  # evaluation makes no steps
+            require_same_batch(checkpoint.get("global_batch"), self._source)
         set_model_state_dict(self.model, weights, options=_whole())
 
     def _whole_model(self) -> dict[str, Any]:
@@ -241,7 +272,7 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
         return next((tag for tag in tags if tag.is_file()), None)
 
 
-_TO_GO_ON = "Make room and start the same command again: it goes on from there. The system says"
+_TO_GO_ON = "Make room and start the same command again (without --no-resume): it goes on from there. The system says"
 
 
 def _apply_pending_center_updates(model: nn.Module) -> None:

@@ -22,7 +22,7 @@ from types import TracebackType
 
 import torch.distributed as dist
 
-from dinov2_noise.errors import PluginError
+from dinov2_noise.errors import DinoNoiseError, PluginError
 from dinov2_noise.files import write_json
 from dinov2_noise.upstream.lost_rank import (
     LOST_RANK_STATUS,
@@ -118,7 +118,8 @@ class Heartbeat:
         reason = self._watch.describe(cause)
         message = (
             f"dinov2-noise: {reason}. This process, {self._own.rank}, stops too. Look at its own "
-            f"output and {log} first. To resume from the last checkpoint, start the same command again."
+            f"output and {log} first. To resume from the last checkpoint, start the same command again "
+            "(without --no-resume)."
         )
         try:
             sys.stderr.write(f"\n{message}\n")
@@ -151,8 +152,9 @@ def _end_after(seconds: float) -> None:
 
 
 def record(error: BaseException) -> None:
-    """Leave an error of this process where torchrun looks for it."""
-    _record("".join(traceback.format_exception(error)), summary(error))
+    """Leave an error of this process where its launcher looks for it; one of ours with its whole message."""
+    message = f"{type(error).__name__}: {error}" if isinstance(error, DinoNoiseError) else summary(error)
+    _record("".join(traceback.format_exception(error)), message)
 
 
 def _record(details: str, message: str) -> None:

@@ -96,7 +96,7 @@ def _tensor(storage: Any, offset: int, shape: Any, stride: Any, *_args: Any) -> 
     """``set_`` refuses to reach beyond the storage: a part of a mapped file cannot grow."""
     if not isinstance(storage, _Storage):
         raise pickle.UnpicklingError("it holds a tensor without a storage")
-    return torch.empty(0, dtype=storage.dtype).set_(storage.data, offset, tuple(shape), tuple(stride))  # type: ignore[call-overload,no-any-return]
+    return torch.empty(0, dtype=storage.dtype).set_(storage.data, offset, tuple(shape), tuple(stride))
 
 
 def _parameter(data: Any, *_args: Any) -> Any:
@@ -215,7 +215,8 @@ class _Unpickler(pickle.Unpickler):
 def read_inert(path: Path) -> Any:
     """The content of a torch file, on the CPU, objects of ``torch.distributed`` as `Inert` ones.
 
-    Tensors lie in the mapped file, so keep it while they are used; writing into them does not change it.
+    Tensors lie in the mapped file, which may be deleted but not shortened meanwhile; writing into them does not
+    change it.
 
     Raises:
         CheckpointError: the file is truncated, no torch file, or names something else than checkpoints hold.

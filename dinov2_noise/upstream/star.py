@@ -20,15 +20,20 @@ from typing import Any
 from dinov2_noise.upstream.lost_rank import Event, Member, Watch
 
 _LONGEST_LINE = 65_536
+_LONGEST_HELLO = 4096
+_HELLO_S = 10.0
 
 
 class Line:
-    """One connection: whole messages in, whole messages out, nothing waits."""
+    """One connection: whole messages in, whole messages out, nothing waits.
 
-    def __init__(self, connection: socket.socket, rank: int | None = None) -> None:
+    ``rank`` is None for a stranger, who has not said hello; ``since``: when the connection was made, in seconds.
+    """
+
+    def __init__(self, connection: socket.socket, rank: int | None = None, since: float = 0.0) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection, self.rank, self.broken = connection, rank, False
+        self.connection, self.rank, self.since, self.broken = connection, rank, since, False
         self._incoming, self._outgoing = b"", b""
 
     def fileno(self) -> int:
@@ -50,11 +55,14 @@ class Line:
         return True
 
     def receive(self) -> list[dict[str, Any]]:
-        """The messages that have arrived. Sets ``broken`` when the other end is gone or talks of something else."""
+        """Messages that have arrived, perhaps not yet all of them. Sets ``broken`` when the other end is gone or talks
+        of something else.
+        """
+        longest = _LONGEST_HELLO if self.rank is None else _LONGEST_LINE
         try:
-            while chunk := self.connection.recv(_LONGEST_LINE):
-                self._incoming += chunk
-            self.broken = True
+            chunk = self.connection.recv(longest)
+            self._incoming += chunk
+            self.broken = not chunk
         except BlockingIOError:
             pass
         except OSError:
@@ -62,22 +70,30 @@ class Line:
         *lines, self._incoming = self._incoming.split(b"\n")
         try:
             messages = [json.loads(line) for line in lines]
-        except ValueError:
+        except (ValueError, RecursionError):
             messages, self.broken = [], True
-        self.broken = self.broken or len(self._incoming) > _LONGEST_LINE
-        return [message for message in messages if isinstance(message, dict)]
+        known = [message for message in messages if isinstance(message, dict)]
+        self.broken = self.broken or len(known) < len(messages) or len(self._incoming) >= longest
+        return known
 
 
 class Star:
     """The connections of one process: process 0 holds ``listener`` and one line to each, the others one line to it.
 
     Used by one thread, except for `tell` and `forget`. Process 0 passes on what it hears of one to all others.
+    ``clock`` gives seconds and only goes forward.
     """
 
     def __init__(
-        self, watch: Watch, token: str, *, listener: socket.socket | None = None, hub: socket.socket | None = None
+        self,
+        watch: Watch,
+        token: str,
+        *,
+        listener: socket.socket | None = None,
+        hub: socket.socket | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.watch, self._token, self._listener = watch, token, listener
+        self.watch, self._token, self._listener, self._clock = watch, token, listener, clock
         self._lines: list[Line] = []
         self._to_tell: deque[Event] = deque()
         # Not epoll: its state would be shared with the children that DataLoader forks.
@@ -106,11 +122,13 @@ class Star:
         """Wait at most ``longest_s`` for news, take in all of them, then judge silence by what has arrived."""
         for key, _ in self._selector.select(longest_s):
             key.data()
+        for line in [line for line in self._lines if line.rank is None and self._clock() - line.since > _HELLO_S]:
+            self._drop(line)
         while self._to_tell:
             self._learn(self._to_tell.popleft())
         for line in self._lines:
             line.flush()
-        for event in self.watch.found(time.monotonic()):
+        for event in self.watch.found(self._clock()):
             self._learn(event)
 
     def beat(self) -> None:
@@ -135,7 +153,7 @@ class Star:
                 held.close()
 
     def _add(self, connection: socket.socket, rank: int | None = None) -> Line:
-        line = Line(connection, rank)
+        line = Line(connection, rank, self._clock())
         self._lines.append(line)
         self._selector.register(line, selectors.EVENT_READ, self._reader(line))
         return line
@@ -162,17 +180,20 @@ class Star:
             except (KeyError, TypeError, ValueError):  # not one of ours
                 line.broken = True
         if line.broken:
-            self._selector.unregister(line)
-            self._lines.remove(line)
-            line.connection.close()
+            self._drop(line)
             if line.rank is not None:
                 self._learn(Event(self.watch.members[line.rank], "died"))
+
+    def _drop(self, line: Line) -> None:
+        self._selector.unregister(line)
+        self._lines.remove(line)
+        line.connection.close()
 
     def _take(self, line: Line, message: Mapping[str, Any]) -> None:
         if line.rank is None:
             self._welcome(line, dict(message["hello"]))
             return
-        self.watch.heard(line.rank, time.monotonic())
+        self.watch.heard(line.rank, self._clock())
         if "event" in message:
             self._learn(Event.from_dict(message["event"]), heard_from=line)
 
@@ -184,12 +205,12 @@ class Star:
             raise ValueError(member.rank)
         line.rank = member.rank
         self.watch.members[member.rank] = member
-        self.watch.heard(member.rank, time.monotonic())
+        self.watch.heard(member.rank, self._clock())
         for event in self.watch.events:
             line.send("event", event.to_dict())
 
     def _learn(self, event: Event, heard_from: Line | None = None) -> None:
-        if not self.watch.note(event, time.monotonic()):
+        if not self.watch.note(event, self._clock()):
             return
         for line in self._lines:
             if line is not heard_from and line.rank is not None:

@@ -70,7 +70,8 @@ class FakeSlurm:
         self._script(
             "srun",
             'while [[ $1 == --* ]]; do [[ $1 == --output || $1 == --error ]] && shift; shift; done; pids=""',
-            'for i in $(seq 0 $((SLURM_NTASKS - 1))); do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & pids="$pids $!"; done',
+            "export SLURM_STEP_ID=0; for i in $(seq 0 $((SLURM_NTASKS - 1)))",
+            'do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & pids="$pids $!"; done',
             "status=0; for pid in $pids; do wait $pid || status=1; done; exit $status",
         )
 

@@ -161,22 +161,52 @@ def test_the_end_of_the_centre_is_noticed(stars: list[Star]) -> None:
 
 @pytest.mark.parametrize(
     "nonsense",
-    [b"GET / HTTP/1.1\r\n\r\n", b'{"hello": {"token": "guess", "rank": 1, "host": "h", "pid": 1}}\n', b"[]\n"],
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b'{"hello": {"token": "guess", "rank": 1, "host": "h", "pid": 1}}\n',
+        b"[]\n",
+        b"[" * 4000 + b"\n",
+        b'"' * 4096,
+    ],
+    ids=["HTTP", "wrong token", "no message", "deep", "long"],
 )
 def test_strangers_are_sent_away(nonsense: bytes, stars: list[Star]) -> None:
     assert stars[0]._listener is not None
     stranger = connect(["127.0.0.1"], stars[0]._listener.getsockname()[1])
     stranger.sendall(nonsense)
     line = Line(stranger)
-    if nonsense == b"[]\n":
-        stars[0].step(0.1)
-        stranger.close()
-    else:
-        _step_until(stars, lambda: bool(line.receive() or line.broken))
-        stranger.close()
+    _step_until(stars, lambda: bool(line.receive() or line.broken))
+    stranger.close()
     stars[0].step(0.1)
     assert stars[0].watch.events == []
     assert stars[0].watch.members[1] == HOSTS[1]
+
+
+def test_who_does_not_say_hello_is_sent_away_after_ten_seconds() -> None:
+    listener, now = listen(one_machine=True), [100.0]
+    watch = Watch(HOSTS[0], 2, (1,), timeout_s=45, now=now[0])
+    star = Star(watch, "secret", listener=listener, clock=lambda: now[0])
+    port = listener.getsockname()[1]
+    silent = Line(connect(["127.0.0.1"], port))
+    star.step(1.0)
+    now[0] = 109.0
+    member = Star(
+        Watch(HOSTS[1], 2, (0,), timeout_s=45, now=now[0]),
+        "secret",
+        hub=connect(["127.0.0.1"], port),
+        clock=star._clock,
+    )
+    _step_until([star, member], lambda: watch.members[1].pid == 101)
+    silent.receive()
+    assert not silent.broken
+    now[0] = 110.5
+    _step_until([star, member], lambda: bool(silent.receive() or silent.broken))
+    now[0] = 120.0
+    _step_until([star, member], lambda: not star._to_tell)
+    assert watch.events == []
+    for end in (star, member):
+        end.forget()
+    silent.connection.close()
 
 
 def test_the_page_names_the_exit_status() -> None:

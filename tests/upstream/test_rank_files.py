@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import SmallSet, run_python
@@ -137,6 +141,110 @@ def test_nothing_of_a_foreign_file_is_run(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(CheckpointError, match=r"names (posix|nt)\.mkdir, which does not belong into a checkpoint"):
         rank_files.read_rank_files(tmp_path / NAME.format(0), {})
     assert not (tmp_path / "made-by-a-checkpoint").exists()
+
+
+class Scripted(torch.nn.Module):
+    """TorchScript, which `torch.load` runs before it asks anybody which classes it may load."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.path = state[0]
+        self.training = state[1]
+        torch.from_file(state[0], True, 4, dtype=torch.uint8).fill_(65)
+
+    def forward(self) -> str:
+        return self.path
+
+
+def test_a_torchscript_archive_is_not_run(tmp_path: Path) -> None:
+    made = tmp_path / "made-by-a-checkpoint"
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        torch.jit.save(torch.jit.script(Scripted(str(made))), tmp_path / NAME.format(0))
+    made.unlink(missing_ok=True)  # compiling runs nothing, but be sure
+    with pytest.raises(CheckpointError, match=r"names __torch__\..*Scripted, which does not belong"):
+        read_inert(tmp_path / NAME.format(0))
+    assert not made.exists()
+
+
+def crafted(path: Path, content: bytes, **storages: bytes) -> Path:
+    """A file as `torch.save` writes it, with any pickle in it."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        for key, raw in storages.items():
+            archive.writestr(f"archive/data/{key}", raw)
+    return path
+
+
+class Kind:
+    """A dtype that says its eight bytes were a pointer to an object."""
+
+    def __reduce__(self) -> Any:
+        fields = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
+        return np.dtype, ("V8", False, True), fields
+
+
+class Number:
+    def __init__(self, kind: Any, raw: bytes) -> None:
+        self.kind, self.raw = kind, raw
+
+    def __reduce__(self) -> Any:
+        return np.float64(0).__reduce__()[0], (self.kind, self.raw)
+
+
+def test_numbers_are_numbers(tmp_path: Path) -> None:
+    values = [np.float64(0.1), np.float32(0.5), np.int64(-3), np.uint8(255), np.bool_(True), np.float16(2), np.int32(7)]
+    found = read_inert(crafted(tmp_path / "a.pth", pickle.dumps(values, 2)))
+    assert found == [value.item() for value in values]
+    assert [type(value) for value in found] == [float, float, int, int, bool, float, int]
+    for kind in (Kind(), np.dtype("O"), np.dtype("M8[s]"), np.dtype("V8")):
+        path = crafted(tmp_path / "b.pth", pickle.dumps(Number(kind, b"AAAAAAAA"), 2))
+        with pytest.raises(CheckpointError, match=r"it holds a number of the kind '(V8|O8|M8)'"):
+            read_inert(path)
+
+
+def tensor_pickle(offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
+    """A float32 tensor over the storage ``0``."""
+    box: list[Any] = []
+
+    class Rebuilt:
+        def __reduce__(self) -> Any:
+            return torch._utils._rebuild_tensor_v2, (box, offset, shape, stride, False, {})
+
+    class Pickler(pickle._Pickler):
+        def persistent_id(self, obj: Any) -> Any:
+            return ("storage", torch.FloatStorage, "0", "cpu", 4) if obj is box else None
+
+    stream = io.BytesIO()
+    Pickler(stream, 2).dump(Rebuilt())
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "stride"), [(0, (5,), (1,)), (2, (3,), (1,)), (0, (2, 2), (4, 1)), (-1, (1,), (1,))]
+)
+def test_a_tensor_stays_within_its_bytes(
+    tmp_path: Path, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]
+) -> None:
+    raw = np.arange(4, dtype=np.float32).tobytes()
+    good = read_inert(crafted(tmp_path / "a.pth", tensor_pickle(1, (3,), (1,)), **{"0": raw}))
+    assert good.tolist() == [1, 2, 3]
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_inert(crafted(tmp_path / "b.pth", tensor_pickle(offset, shape, stride), **{"0": raw}))
+
+
+def test_what_stands_for_a_function_cannot_be_changed(tmp_path: Path) -> None:
+    """By BUILD with a pair a pickle sets attributes, such as a function's defaults."""
+    changing = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__N\x85s\x86b."
+    with pytest.raises(CheckpointError, match="it changes a function"):
+        read_inert(crafted(tmp_path / "a.pth", changing))
 
 
 def test_one_process_continues_where_two_stopped(written: Path, small_set: SmallSet, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from helpers import run_python
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -21,6 +22,7 @@ from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.stages import build
 from dinov2_noise.errors import CheckpointError
 from dinov2_noise.upstream import rng, runtime
+from dinov2_noise.upstream.checkpoint_files import read_checkpoint
 from dinov2_noise.upstream.trial_save import _warn_of_later
 
 pytestmark = pytest.mark.upstream
@@ -77,6 +79,14 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@contextmanager
+def images_per_process(run: runtime.Run, images: int) -> Iterator[None]:
+    before = run.cfg.train.batch_size_per_gpu
+    run.cfg.train.batch_size_per_gpu = images
+    yield
+    run.cfg.train.batch_size_per_gpu = before
+
+
 def draws() -> list[float]:
     return [random.random(), float(np.random.rand()), float(np.random.randn()), float(torch.rand(()))]  # noqa: NPY002
 
@@ -87,6 +97,7 @@ def test_generators_go_on_where_they_were_saved(run: runtime.Run, tmp_path: Path
     checkpointer(tmp_path).save("model_0000000", iteration=0)
     expected = draws()
     resumed = checkpointer(tmp_path, seed=1)
+    run.first_iteration = 1
     assert resumed.resume_or_load("", resume=True)["iteration"] == 0
     torch.rand(())  # as the data loader, which draws when it starts
     assert draws() != expected
@@ -119,6 +130,7 @@ def test_a_checkpoint_of_the_version_before_loads(run: runtime.Run, tmp_path: Pa
     content = torch.load(tmp_path / "model_0000000.pth", weights_only=True)
     del content["rng"]
     torch.save(content, tmp_path / "model_0000000.pth")
+    run.first_iteration = 1
     resumed = checkpointer(tmp_path, seed=1)
     resumed.resume_or_load("", resume=True)
     assert torch.equal(resumed.model.student.weight, saving.model.student.weight)
@@ -170,6 +182,7 @@ def test_a_later_save_on_a_full_disk_leaves_the_one_before(run: runtime.Run, tmp
     with room_for(300_000), pytest.raises(CheckpointError, match=r"model_0000003\.pth could not be written.*too large"):
         saving.save("model_0000003", iteration=3)
     assert files(tmp_path) == ["last_checkpoint", "model_0000001.pth"]
+    run.first_iteration = 2
     resumed = checkpointer(tmp_path, seed=1)
     assert resumed.resume_or_load("", resume=True)["iteration"] == 1
     assert torch.equal(resumed.model.student.weight, saving.model.student.weight)
@@ -203,6 +216,84 @@ def test_room_for_one_checkpoint_but_not_for_all_is_a_warning(tmp_path: Path, ca
 
 
 def test_leftovers_of_a_killed_save_are_deleted(run: runtime.Run, tmp_path: Path) -> None:
-    (tmp_path / ".model_0000005.123.partial.pth").write_bytes(b"half")
+    for name in (".model_0000005.123.partial.pth", ".trial_save.123.partial.pth", ".last_checkpoint.123.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".other.partial.pth").write_bytes(b"not ours")
     checkpointer(tmp_path).resume_or_load("", resume=True)
-    assert files(tmp_path) == []
+    assert files(tmp_path) == [".other.partial.pth"]
+
+
+def test_a_checkpoint_is_mapped_and_stays_as_it_is(tmp_path: Path) -> None:
+    checkpointer(tmp_path).save("model_0000003", iteration=3)
+    path = tmp_path / "model_0000003.pth"
+    before = path.read_bytes()
+    content = read_checkpoint(path)
+    assert str(path) in Path("/proc/self/maps").read_text()
+    content["model"]["student.weight"].zero_()
+    assert path.read_bytes() == before
+    unmapped = torch.load(path, weights_only=True)
+    torch.save(unmapped, path, _use_new_zipfile_serialization=False)
+    older = read_checkpoint(path)
+    assert torch.equal(older["model"]["student.weight"], unmapped["model"]["student.weight"])
+
+
+def test_begun_anew_it_does_not_resume_the_run_before(
+    run: runtime.Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dinov2")
+    checkpointer(tmp_path).save("model_0000011", iteration=11)
+    (tmp_path / "last_checkpoint.rank_0").write_text("model_0000009.rank_0.pth")
+    assert checkpointer(tmp_path).resume_or_load("", resume=False) == {}
+    names = ["last_checkpoint.old", "last_checkpoint.rank_0.old", "model_0000011.pth"]
+    assert files(tmp_path) == names
+    assert "which names model_0000011.pth of the run before, is now last_checkpoint.old" in caplog.text
+    assert checkpointer(tmp_path).resume_or_load("", resume=True) == {}, "interrupted before its first save"
+    checkpointer(tmp_path).save("model_0000003", iteration=3)
+    run.first_iteration = 4
+    assert checkpointer(tmp_path).resume_or_load("", resume=True)["iteration"] == 3
+
+
+def test_off_and_in_evaluation_nothing_is_renamed(run: runtime.Run, tmp_path: Path) -> None:
+    checkpointer(tmp_path).save("model_0000011", iteration=11)
+    type(checkpointer(tmp_path))(checkpointer(tmp_path).model, str(tmp_path)).resume_or_load("", resume=False)
+    runtime.start(None)
+    checkpointer(tmp_path).resume_or_load("", resume=False)
+    assert files(tmp_path) == ["last_checkpoint", "model_0000011.pth"]
+
+
+def test_evaluation_runs_on_any_number_of_processes(run: runtime.Run, tmp_path: Path) -> None:
+    training = checkpointer(tmp_path)
+    training.save("model_0000003", iteration=3)
+    run.first_iteration = 4
+    with images_per_process(run, images=1):
+        evaluating = type(training)(checkpointer(tmp_path, seed=1).model, save_dir=str(tmp_path))
+        assert evaluating.resume_or_load("", resume=True)["iteration"] == 3
+        assert torch.equal(evaluating.model.student.weight, training.model.student.weight)
+        with pytest.raises(CheckpointError, match="made with 2 images per step, this run has 1"):
+            checkpointer(tmp_path).resume_or_load("", resume=True)
+
+
+def test_a_renamed_checkpoint_is_not_taken_for_another_iteration(run: runtime.Run, tmp_path: Path) -> None:
+    checkpointer(tmp_path).save("model_0000003", iteration=3)
+    (tmp_path / "model_0000003.pth").rename(tmp_path / "model_0000007.pth")
+    (tmp_path / "last_checkpoint").write_text("model_0000007.pth")
+    run.first_iteration = 8
+    with pytest.raises(CheckpointError, match=r"rank 0: the checkpoint was saved after iteration 3, last_.* with 8\n"):
+        checkpointer(tmp_path).resume_or_load("", resume=True)
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    """The verdicts that ranks give each other, in two real processes."""
+    script = Path(__file__).with_name("two_ranks_and_a_disk.py")
+    launcher = (
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--log-dir",
+        str(tmp_path / "log"),
+    )
+    done = run_python(*launcher, "--tee", "3", str(script), str(tmp_path))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.count("as expected") == 2

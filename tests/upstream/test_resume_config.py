@@ -100,6 +100,18 @@ def test_other_keys_are_named_too(begun: DictConfig) -> None:
     assert "1 keys differ:\n  student.arch: there None, now 'vit_tiny'" in refusal(begun, student={"arch": "vit_tiny"})
 
 
+@pytest.mark.parametrize("content", [b"optim: {epochs: 1", b"optim:\n  epochs: 10\n a", b"\xff\xfe\x00", b"- 1"])
+def test_a_damaged_config(begun: DictConfig, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    assert "config.yaml is damaged (" in refusal(begun)
+    with pytest.raises(OutputFolderError, match="delete it and start again: it is written anew"):
+        strict.holds_curriculum(begun)
+    (tmp_path / "last_checkpoint").unlink()
+    (tmp_path / "training_metrics.json").write_text("{}\n")
+    strict.check_output_folder(begun)
+    assert not strict.holds_curriculum(begun)
+
+
 def test_a_config_that_a_full_disk_left_empty_says_nothing(begun: DictConfig, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
     strict.check_output_folder(OmegaConf.merge(begun, {"optim": {"epochs": 11}}))

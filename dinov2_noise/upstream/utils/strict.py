@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from dinov2_noise import data
 from dinov2_noise.curriculum.config import parse_curriculum
@@ -105,7 +105,9 @@ def check_output_folder(cfg: Any) -> None:
     if not saved.exists() or saved.stat().st_size == 0 or not begun:
         return
     may_differ = [*_MAY_DIFFER, *(["train.batch_size_per_gpu"] if (folder / "last_checkpoint").exists() else [])]
-    there = OmegaConf.load(saved)
+    there = _saved_config(folder)
+    if there is None:
+        return
     stages = _stage_changes(there, cfg)
     before = _flat(OmegaConf.to_container(there, resolve=False), "")
     now = _flat(OmegaConf.to_container(cfg, resolve=False), "")
@@ -187,8 +189,34 @@ def _brief(value: Any) -> str:
 
 def holds_curriculum(cfg: Any) -> bool:
     """Whether the folder that ``cfg`` trains into was begun with a curriculum."""
-    saved = Path(cfg.train.output_dir) / "config.yaml"
-    return saved.exists() and "curriculum" in OmegaConf.load(saved)
+    saved = _saved_config(Path(cfg.train.output_dir))
+    return saved is not None and "curriculum" in saved
+
+
+def _saved_config(folder: Path) -> DictConfig | None:
+    """The config that the run in ``folder`` was begun with; None when there is none, or only half of one.
+
+    Raises:
+        OutputFolderError: it is damaged, and there are checkpoints made with it.
+    """
+    saved = folder / "config.yaml"
+    if not saved.exists() or saved.stat().st_size == 0:
+        return None
+    try:
+        found = OmegaConf.load(saved)
+        if isinstance(found, DictConfig):
+            return found
+        reason = "it holds no keys"
+    except Exception as cause:  # of YAML, of the encoding, or of OmegaConf
+        reason = " ".join(str(cause).split())
+    if any(folder.glob("last_checkpoint*")):
+        raise OutputFolderError(
+            f"{saved} is damaged ({reason}), so that nobody can tell whether the checkpoints beside it belong to the "
+            "config given now. If they do, delete it and start again: it is written anew. Otherwise choose another "
+            "--output-dir"
+        )
+    logger.warning("dinov2-noise: %s is damaged and is written anew: %s", saved, reason)
+    return None
 
 
 def _flat(value: Any, prefix: str) -> dict[str, Any]:
