@@ -9,6 +9,7 @@ GPU, are read). Read against lines 21-87 and 90-154.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -251,7 +252,10 @@ class _OneFile(Checkpointer):  # type: ignore[misc]
         set_model_state_dict(self.model, weights, options=_whole())
 
     def _whole_model(self) -> dict[str, Any]:
-        weights: dict[str, Any] = get_model_state_dict(self.model, options=_whole())
+        with warnings.catch_warnings():
+            # One process shards nothing, so that the state is whole anyway: no news, at every save.
+            warnings.filterwarnings("ignore", message="When using ``NO_SHARD``")
+            weights: dict[str, Any] = get_model_state_dict(self.model, options=_whole())
         return weights
 
     def has_checkpoint(self) -> bool:

@@ -36,7 +36,10 @@ STAGES = [
 def run() -> Iterator[runtime.Run]:
     """A run of 2 + 2 epochs of 3 iterations with batches of 4."""
     config = parse_curriculum({"stages": STAGES}, total_epochs=4)
-    cfg = OmegaConf.create({"train": {"batch_size_per_gpu": 4, "seed": 0}})
+    from dinov2.configs import dinov2_default_config
+
+    own = {"train": {"batch_size_per_gpu": 4, "seed": 0, "OFFICIAL_EPOCH_LENGTH": 3}, "optim": {"epochs": 4}}
+    cfg = OmegaConf.merge(dinov2_default_config, own)
     started = runtime.Run(cfg, config, build(config, epoch_length_iterations=3))
     runtime.start(started)
     yield started
