@@ -111,7 +111,11 @@ class Trainer:
         start = self._clock()
         self._optimizer.zero_grad(set_to_none=True)
         self._model.forward_backward(dict(self._images), teacher_temp=0.05)
-        self._optimizer.step()
+        if self._model.fp16_scaler is None:
+            self._optimizer.step()
+        else:  # fp16 on a GPU, as upstream's loop
+            self._model.fp16_scaler.step(self._optimizer)
+            self._model.fp16_scaler.update()
         self._model.update_teacher(0.99)
         torch.cuda.synchronize()
         return self._clock() - start
@@ -131,7 +135,8 @@ def memory_of_a_fresh_process(arm: str) -> float | None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return float(done.stdout.splitlines()[-1])
-    print(f"{arm}: no memory measured, {done.stderr.splitlines()[-1]}")
+    reason = done.stderr.splitlines() or [f"the process ended with status {done.returncode}"]
+    print(f"{arm}: no memory measured, {reason[-1]}")
     return None
 
 

@@ -37,7 +37,11 @@ def train_step(model: Any, optimizer: torch.optim.Optimizer, images: dict[str, A
     """Forward, backward, optimizer and EMA."""
     optimizer.zero_grad(set_to_none=True)
     model.forward_backward(images, teacher_temp=0.05)
-    optimizer.step()
+    if model.fp16_scaler is None:
+        optimizer.step()
+    else:  # fp16 on a GPU, as upstream's loop
+        model.fp16_scaler.step(optimizer)
+        model.fp16_scaler.update()
     model.update_teacher(0.99)
 
 

@@ -11,6 +11,9 @@ from dinov2_noise.health.signs import Signs
 IN_A_ROW = 3
 """Measurements that must agree: single batches can be odd."""
 
+_FEWEST_FOR_RANK = 4
+"""Tokens or dimensions below which a rank of 2 says nothing: it cannot exceed their number."""
+
 _TRY = {
     "feature_std": "lower the learning rate, raise dino.koleo_loss_weight, and check that the images differ",
     "rankme": "lower the learning rate, raise dino.koleo_loss_weight or the batch size",
@@ -53,7 +56,7 @@ def _findings(signs: Signs) -> Iterator[tuple[str, str]]:
     even = 1 / math.sqrt(signs.n_dims)
     if signs.feature_std < 0.1 * even:
         yield "feature_std", f"feature_std is {signs.feature_std:.2g}, evenly spread tokens have {even:.2g}"
-    if signs.rankme < 2:
+    if signs.rankme < 2 and min(signs.n_tokens, signs.n_dims) >= _FEWEST_FOR_RANK:
         yield "rankme", f"rankme is {signs.rankme:.2f} of at most {min(signs.n_tokens, signs.n_dims)}"
     if signs.distinct_cls < 0.5:
         yield "distinct_cls", f"only {signs.distinct_cls:.0%} of the images have a CLS token of their own"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+from uuid import uuid4
 
 from dinov2_noise.errors import DinoNoiseError, OutputFolderError
 from dinov2_noise.evaluation.records import versions
@@ -15,6 +17,7 @@ from dinov2_noise.recipes.ledger import StepRecord
 from dinov2_noise.recipes.plan import DONE, Plan, differing
 from dinov2_noise.recipes.process import StoppedError, executable, locked, now, run_logged
 from dinov2_noise.recipes.results import save_record
+from dinov2_noise.recipes.steps import Step
 from dinov2_noise.recipes.upstream_steps import ProbeStep, TrainStep
 
 
@@ -53,7 +56,7 @@ def execute(plan: Plan, name: str, task: Task | None = None) -> None:
         if not (isinstance(step, TrainStep) and step.missing() is None):  # finished, see _is_finished
             _start(plan, name, task, None)
         return
-    with locked(plan.record_path(name).with_suffix(".lock"), f"step {name}") as lock:
+    with _lock(plan, name) as lock:
         _record(plan, name, task, lock)
 
 
@@ -63,22 +66,38 @@ def log_path(plan: Plan, name: str, rank: int = 0) -> Path:
 
 
 def set_aside(plan: Plan, name: str) -> Path | None:
-    """Forget that step ``name`` was done, and rename its folder if it has one; returns the new name."""
-    plan.record_path(name).unlink(missing_ok=True)
-    folder = plan.step(name).folder()
-    if folder is None or not folder.exists():
-        return None
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
-        number += 1
-    return folder.rename(aside)
+    """Forget that step ``name`` was done, and rename its folder if it has one; returns the new name.
+
+    Raises:
+        LaunchError: it is being run.
+    """
+    with _lock(plan, name):
+        plan.record_path(name).unlink(missing_ok=True)
+        folder = plan.step(name).folder()
+        if folder is None or not folder.exists():
+            return None
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
+            number += 1
+        return folder.rename(aside)
+
+
+def _lock(plan: Plan, name: str) -> AbstractContextManager[IO[str] | None]:
+    return locked(plan.record_path(name).with_suffix(".lock"), f"step {name}")
 
 
 def _record(plan: Plan, name: str, task: Task, lock: IO[str] | None) -> None:
     step, before, inputs = plan.step(name), plan.record(name), plan.inputs(name)
-    finished = isinstance(step, TrainStep) and _is_finished(plan, name, before)
+    if isinstance(step, TrainStep):
+        finished = _is_finished(plan, name, before)
+    else:
+        finished = False
+        _refuse_other_inputs(plan, name, before)
     if isinstance(step, ProbeStep):
-        step.clear(keep_checkpoints=before is not None and before.state != "done" and before.inputs == inputs)
+        interrupted = before is not None and before.state != "done"
+        # Upstream goes on from the heads it finds, whatever they were trained on and for how long.
+        same = before is not None and before.inputs == inputs and not differing(before.settings, step.identity())
+        step.clear(keep_checkpoints=interrupted and same)
     record = StepRecord(
         state="running",
         command=plan.command(name),
@@ -86,6 +105,7 @@ def _record(plan: Plan, name: str, task: Task, lock: IO[str] | None) -> None:
         inputs=inputs,
         outputs=[str(path) for path in step.writes()],
         started=now(),
+        execution=_execution(step, before),
         versions=versions(),
     )
     path = plan.record_path(name)
@@ -104,6 +124,12 @@ def _record(plan: Plan, name: str, task: Task, lock: IO[str] | None) -> None:
         replace(record, state="failed", ended=now()).save(path)
         raise LaunchError(f"step {name} failed: {error}") from error
     replace(record, state="done", ended=now()).save(path)
+
+
+def _execution(step: Step, before: StepRecord | None) -> str:
+    if before is not None and step.continues and step.missing() is None:
+        return before.execution  # nothing is left to do, so nothing will be others' reason to be done again
+    return uuid4().hex
 
 
 def _start(plan: Plan, name: str, task: Task, lock: IO[str] | None) -> None:
@@ -137,10 +163,11 @@ def _is_finished(plan: Plan, name: str, before: StepRecord | None) -> bool:
         return False
     finished = step.missing() is None
     why = [f"{key} came out differently" for key in changed if key != "config" or finished]
-    if finished and before is None:
-        why.append("this recipe has no record of it")
-    elif finished and before is not None:
-        why += differing(before.settings, step.identity())
+    if before is None:
+        why += ["this recipe has no record of it"] if finished else []
+    else:
+        # Options are compared by a training that goes on, but a batch per GPU looks the same on more of them.
+        why += differing(_settings(before.settings, finished), _settings(step.identity(), finished))
     if why:
         raise OutputFolderError(
             f"step {name}: {folder} holds a training {'that is finished' if finished else 'begun earlier'}, "
@@ -148,3 +175,25 @@ def _is_finished(plan: Plan, name: str, before: StepRecord | None) -> bool:
             "--workdir"
         )
     return finished
+
+
+def _settings(settings: Mapping[str, Any], finished: bool) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if finished or key == "processes"}
+
+
+def _refuse_other_inputs(plan: Plan, name: str, before: StepRecord | None) -> None:
+    """A folder of ours is continued, and left alone when complete: it must not be of other inputs.
+
+    Raises:
+        OutputFolderError: it is.
+    """
+    step = plan.step(name)
+    folder = step.folder()
+    if before is None or not step.continues or folder is None or not folder.exists():
+        return
+    changed = plan.changed_inputs(name, before)
+    if changed:
+        raise OutputFolderError(
+            f"step {name}: {folder} was made from other inputs: {', '.join(changed)} came out differently. Add "
+            f"--force {name}, which renames that folder and makes it anew, or choose another --workdir"
+        )

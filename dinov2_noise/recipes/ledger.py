@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,9 +24,10 @@ class StepRecord:
         state: ``running``, ``failed`` or ``done``.
         command: as one would type it.
         settings: the step's settings that decide what comes out.
-        inputs: needed step → fingerprint of its outputs when this step began.
+        inputs: needed step → its ``execution`` and a fingerprint of its outputs, when this step began.
         outputs: files and folders written.
         started, ended: UTC, ISO 8601.
+        execution: a new one each time the step is really done: what came out may differ where no fingerprint tells.
         versions: of our code, upstream's and PyTorch.
     """
 
@@ -35,6 +37,7 @@ class StepRecord:
     inputs: Mapping[str, str]
     outputs: list[str]
     started: str
+    execution: str
     ended: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -61,7 +64,7 @@ class StepRecord:
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """A text that changes when the files do: hash of manifests and small files, size and time of large ones."""
+    """A text that changes when the files do: hash of manifests and small files, else size and time."""
     digest = hashlib.sha256()
     for path in paths:
         if path.name == MANIFEST_NAME and path.is_file():
@@ -72,14 +75,27 @@ def fingerprint(paths: Iterable[Path]) -> str:
         elif path.is_file():
             digest.update(_of_file(path))
         elif path.is_dir() and not (path / MANIFEST_NAME).is_file():
-            for entry in sorted(path.iterdir()):
-                if entry.is_file() and not entry.name.startswith("."):
-                    digest.update(entry.name.encode() + _of_file(entry))
+            _add_folder(digest, path)
     return digest.hexdigest()[:16]
 
 
+def _add_folder(digest: hashlib._Hash, folder: Path) -> None:
+    """Metadata lies at the top and is compared by content; images lie deeper and are too many for that."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.is_file():
+                digest.update(os.fsencode(path.relative_to(folder)) + b"\0")
+                digest.update(_of_file(path) if path.parent == folder else _size_and_time(path))
+
+
 def _of_file(path: Path) -> bytes:
-    status = path.stat()
-    if status.st_size > _HASHED_BYTES:
-        return f"{status.st_size} {status.st_mtime_ns}".encode()
+    if path.stat().st_size > _HASHED_BYTES:
+        return _size_and_time(path)
     return hashlib.sha256(path.read_bytes()).digest()
+
+
+def _size_and_time(path: Path) -> bytes:
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}\n".encode()

@@ -23,7 +23,7 @@ DONE, CHANGED, TO_DO, OPEN = "done", "changed", "to do", "open"
 class Status:
     """`DONE`, `CHANGED` (done once, with other settings or inputs), `TO_DO`, or `OPEN`, and why.
 
-    Open: done, and stays so if the steps it needs, which are still to be run, come out as before.
+    Open: done, and stays so if the steps it needs, which are still to be run, find their work done.
     """
 
     state: str
@@ -78,8 +78,13 @@ class Plan:
     def inputs(self, name: str) -> dict[str, str]:
         """What each needed step left, and the text of the config file: a change of these makes this step old."""
         step = self.step(name)
-        found = {need: fingerprint(self.step(need).writes()) for need in self.needs[name]}
+        found = {need: self._left_by(need) for need in self.needs[name]}
         return found | ({"config": step.config_hash()} if isinstance(step, TrainStep) else {})
+
+    def _left_by(self, name: str) -> str:
+        record = self.record(name)
+        execution = "" if record is None else record.execution
+        return f"{execution} {fingerprint(self.step(name).writes())}"
 
     def status(self, name: str, waiting: Sequence[str] = ()) -> Status:
         """How far a step is; ``waiting``: steps it needs that are still to be run."""

@@ -20,7 +20,7 @@ from dinov2_noise.recipes.process import signals_as_errors
 from dinov2_noise.recipes.queue import queued_jobs
 from dinov2_noise.recipes.results import results_table
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def run_local(plan: Plan, names: Sequence[str]) -> None:
@@ -39,16 +39,16 @@ def run_local(plan: Plan, names: Sequence[str]) -> None:
             title = f"[{number}/{len(names)}] {name}"
             status = plan.status(name)
             if status.state == DONE:
-                console.print(f"{title}: done before", markup=False)
+                console.print(f"{title}: done before")
                 continue
             if name in jobs:
                 raise LaunchError(f"step {name} is queued as SLURM job {jobs[name]}: wait for it or `scancel` it first")
             reason = f" ({status})" if status.state == CHANGED or status.reason else ""
-            console.print(f"{title}{reason}: log in {log_path(plan, name)}", markup=False)
+            console.print(f"{title}{reason}: log in {log_path(plan, name)}")
             start = time.monotonic()
             with _clock(name):
                 execute(plan, name)
-            console.print(f"{title}: done in {time.monotonic() - start:.0f} s", markup=False)
+            console.print(f"{title}: done in {time.monotonic() - start:.0f} s")
     show_results(plan)
 
 
@@ -57,7 +57,7 @@ def force(plan: Plan, names: Sequence[str]) -> None:
 
     Raises:
         ConfigError: there is no such step.
-        LaunchError: it is queued as a SLURM job.
+        LaunchError: it is queued as a SLURM job, or being run.
     """
     for name in names:
         choose(name, plan.order, "step of --force")
@@ -67,14 +67,14 @@ def force(plan: Plan, names: Sequence[str]) -> None:
             raise LaunchError(f"step {name} is queued as SLURM job {jobs[name]}: `scancel` it first")
         aside = set_aside(plan, name)
         if aside is not None:
-            console.print(f"{name}: what it left is now {aside}; delete it if it is no longer needed", markup=False)
+            console.print(f"{name}: what it left is now {aside}; delete it if it is no longer needed")
 
 
 def show_plan(plan: Plan, names: Sequence[str]) -> None:
     """Print the steps, how far they are, and the commands of those to be run."""
     statuses, jobs = plan.survey(), queued_jobs(plan)
     if plan.recipe.description:
-        console.print(f"{plan.recipe.name}: {plan.recipe.description}", markup=False)
+        console.print(f"{plan.recipe.name}: {plan.recipe.description}")
     table = Table("step", "needs", "GPUs", "status", box=None, pad_edge=False)
     for name in names:
         step = plan.step(name)
@@ -82,11 +82,18 @@ def show_plan(plan: Plan, names: Sequence[str]) -> None:
         status = f"queued as job {jobs[name]}" if name in jobs else str(statuses[name])
         table.add_row(name, ", ".join(plan.nearest(name)), gpus, status)
     # A table cut to the terminal's width would be of no use in a file.
-    Console(highlight=False, width=None if console.is_terminal else 200).print(table)
+    width = None if console.is_terminal else 200
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
     for name in names:
         if statuses[name].state != DONE:
-            console.print(f"\n# {name}", markup=False)
-            console.print(shlex.join(plan.command(name)), markup=False)
+            console.print(f"\n# {name}\n{_pasteable(plan, name)}")
+
+
+def _pasteable(plan: Plan, name: str) -> str:
+    step = plan.step(name)
+    if step.nodes > 1:  # no one command line starts it: each process is a task of srun
+        return f"# runs as {step.nodes} nodes of {max(1, step.gpus)} processes each, under --slurm only"
+    return shlex.join(plan.command(name))
 
 
 def show_results(plan: Plan) -> None:
@@ -94,7 +101,7 @@ def show_results(plan: Plan) -> None:
     table = results_table(plan)
     if table is not None:
         console.print(table)
-        console.print(f"records: {plan.recipe.workdir / 'records'}", markup=False)
+        console.print(f"records: {plan.recipe.workdir / 'records'}")
 
 
 @contextmanager

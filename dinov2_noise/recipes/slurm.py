@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -24,6 +26,17 @@ from dinov2_noise.recipes.recipe import load_recipe
 from dinov2_noise.recipes.run import console
 from dinov2_noise.recipes.steps import Step, minutes
 
+_NUMBERS = (
+    "nodes",
+    "ntasks_per_node",
+    "cpus_per_task",
+    "cpus_per_gpu",
+    "gpus_per_node",
+    "gpus_per_task",
+    "signal_delay_s",
+)
+_OURS = ("additional_parameters", "array_parallelism", "srun_args", "use_srun")  # submitit's, not sbatch's
+_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _MAX_REQUEUES = 50  # a training may be longer than what the cluster allows a job
 
 
@@ -81,13 +94,40 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
     """``key=value`` → parameters of submitit; what it does not know goes to ``sbatch`` as it is.
 
     Raises:
-        ConfigError: no ``=``.
+        ConfigError: no ``=``, or a value that is no number or time where one is due.
     """
     for option in options:
         if "=" not in option.lstrip("-"):
             raise ConfigError(f"SLURM option {option!r} is not of the form key=value, such as partition=gpu")
     pairs = [option.lstrip("-").partition("=") for option in options]
-    return {key: OmegaConf.from_dotlist([f"value={text}"]).value for key, _, text in pairs}
+    return {key.replace("-", "_"): _value(key.replace("-", "_"), text) for key, _, text in pairs}
+
+
+def _value(key: str, text: str) -> Any:
+    if key in _OURS:
+        raise ConfigError(f"SLURM option {key} is not one of sbatch")
+    if key == "time":
+        return _time(text)
+    if key in _NUMBERS:
+        if not text.isdecimal():
+            raise ConfigError(f"SLURM option {key}={text}: must be a whole number")
+        return int(text)
+    if key in ("exclusive", "stderr_to_stdout") and text.lower() in ("true", "false"):
+        return text.lower() == "true" or None  # None is left out
+    return [text] if key in ("setup", "teardown") else text
+
+
+def _time(text: str) -> int:
+    """Minutes, rounded up, of a time as ``sbatch`` takes it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"SLURM option time={text}: must be minutes, H:M:S or D-H:M:S")
+    days, *rest = match.groups()
+    numbers = [int(number) for number in rest if number is not None]
+    if days is None and len(numbers) < 3:  # M or M:S
+        numbers = [0, *numbers]
+    hours, minute, second = [*numbers, 0, 0][:3]
+    return math.ceil(((int(days or 0) * 24 + hours) * 3600 + minute * 60 + second) / 60)
 
 
 def _waits(plan: Plan, name: str, jobs: dict[str, str], states: dict[str, str]) -> list[str]:
@@ -115,8 +155,11 @@ def _submit_one(plan: Plan, name: str, frozen: Path, waits: Sequence[str], extra
     known = {key: value for key, value in extra.items() if key in executor._valid_parameters()}
     other = {key: value for key, value in extra.items() if key not in known}
     parameters["additional_parameters"].update(other)
+    merged = {**parameters, **known}
+    # Since SLURM 22.05 srun does not take the cores over from sbatch; and tasks would wait for one that is gone.
+    merged["srun_args"] = [f"--cpus-per-task={merged['cpus_per_task']}", "--kill-on-bad-exit=1"]
     try:
-        executor.update_parameters(**{**parameters, **known})
+        executor.update_parameters(**merged)
         job = executor.submit(StepJob(frozen, plan.recipe.workdir, name))
     except (FailedJobError, subprocess.CalledProcessError, ValueError) as cause:
         raise LaunchError(
@@ -129,15 +172,12 @@ def _submit_one(plan: Plan, name: str, frozen: Path, waits: Sequence[str], extra
 def _parameters(plan: Plan, name: str, waits: Sequence[str]) -> dict[str, Any]:
     step: Step = plan.step(name)
     section = plan.recipe.slurm
-    cpus = step.cpus or section.cpus_per_task
     parameters: dict[str, Any] = {
         "job_name": f"{plan.recipe.name}-{name}",
         "time": minutes(step.hours),
         "nodes": step.nodes,
         "ntasks_per_node": max(1, step.gpus),
-        "cpus_per_task": cpus,
-        # Since SLURM 22.05 srun does not take the cores over from sbatch; and tasks would wait for one that is gone.
-        "srun_args": [f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1"],
+        "cpus_per_task": step.cpus or section.cpus_per_task,
         "additional_parameters": {},
     }
     for key in ("partition", "qos", "account", "constraint"):
@@ -149,5 +189,5 @@ def _parameters(plan: Plan, name: str, waits: Sequence[str]) -> dict[str, Any]:
         parameters["gpus_per_node"] = step.gpus
     if waits:
         parameters["dependency"] = "afterok:" + ":".join(waits)
-        parameters["additional_parameters"]["kill-on-invalid-dep"] = "yes"
+        parameters["additional_parameters"]["kill_on_invalid_dep"] = "yes"
     return parameters

@@ -13,7 +13,7 @@ from dinov2_noise.denoise.train import WEIGHTS_NAME
 from dinov2_noise.errors import ConfigError, OutputFolderError
 from dinov2_noise.files import MANIFEST_NAME, read_manifest
 
-_RESOURCES = ("needs", "gpus", "nodes", "hours", "cpus")
+_RESOURCES = ("needs", "gpus", "nodes", "hours", "cpus")  # kinds for which the number of GPUs counts add it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ class Step:
 
     multi_process: ClassVar[bool] = False
     no_influence: ClassVar[tuple[str, ...]] = ()  # settings that do not change what comes out
+    continues: ClassVar[bool] = False  # begun again it goes on in its folder, and leaves a complete one as it is
 
     def check(self, key: str) -> None:
         """Raise ConfigError naming the key below ``key`` that is out of range."""
@@ -90,6 +91,7 @@ class NoiseStep(Step):
     seed: int = 42
     workers: int | None = None
 
+    continues = True
     no_influence = ("workers",)
 
     def command(self) -> list[str]:
@@ -146,6 +148,8 @@ class DenoiseTrainStep(Step):
     max_side: int | None = None
     gpus: int = 1
 
+    continues = True
+
     def command(self) -> list[str]:
         names = (
             *("epochs", "steps", "batch_size", "crop", "lr", "n_feature", "residual", "seed"),
@@ -173,6 +177,7 @@ class DenoiseApplyStep(Step):
     batch_size: int | None = None
     gpus: int = 1
 
+    continues = True
     no_influence = ("batch_size",)
 
     def command(self) -> list[str]:

@@ -43,6 +43,7 @@ class TrainStep(Step):
     gpus: int = 1
 
     multi_process = True
+    continues = True
 
     def check(self, key: str) -> None:
         super().check(key)
@@ -107,7 +108,9 @@ class TrainStep(Step):
 
     def identity(self) -> dict[str, Any]:
         kept = [option for option in self.options if not option.startswith(_FREE_OPTIONS)]
-        return super().identity() | {"options": kept}
+        # With a batch per GPU more of them make a larger batch.
+        processes = {"processes": self.processes} if self.global_batch is None else {}
+        return super().identity() | {"options": kept} | processes
 
     def reads(self) -> list[Path]:
         dataset = self.dataset or OmegaConf.select(self._config, "train.dataset_path")
@@ -220,6 +223,10 @@ class LinearStep(ProbeStep):
     module = "dinov2.eval.linear"
     results_name = LINEAR_FILE
     no_influence = ("num_workers",)
+
+    def identity(self) -> dict[str, Any]:
+        # Its batch is per process, and upstream's learning rates grow with their number.
+        return super().identity() | {"processes": self.processes}
 
     def _options(self) -> list[str]:
         names = ("batch_size", "num_workers", "epochs", "epoch_length", "eval_period_iterations", "learning_rates")

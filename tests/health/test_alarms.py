@@ -59,3 +59,8 @@ def test_no_warning_during_warm_up() -> None:
     alarms = Alarms(quiet_before=2000)
     assert warnings(alarms, *[bad] * 10) == [], "iterations 1000 to 1900"
     assert len(warnings(alarms, *[bad] * IN_A_ROW, first=2000)) == 1
+
+
+def test_the_rank_of_two_images_says_nothing() -> None:
+    assert warnings(Alarms(quiet_before=0), *[replace(HEALTHY, rankme=1.5, n_tokens=2)] * 10) == []
+    assert len(warnings(Alarms(quiet_before=0), *[replace(HEALTHY, rankme=1.5, n_tokens=4)] * 10)) == 1

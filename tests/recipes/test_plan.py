@@ -9,6 +9,7 @@ import pytest
 
 from dinov2_noise.errors import ConfigError
 from dinov2_noise.recipes.execute import execute
+from dinov2_noise.recipes.ledger import fingerprint
 from dinov2_noise.recipes.plan import CHANGED, DONE, OPEN, TO_DO, Plan
 
 Make = Callable[..., Plan]
@@ -107,14 +108,49 @@ def test_done_changed_and_open(make: Make, chain: str, tmp_path: Path) -> None:
     assert str(make(chain).status("second")).endswith("w/b does not exist")
 
 
-def test_same_result_of_a_needed_step_leaves_the_later_ones_done(make: Make, chain: str, tmp_path: Path) -> None:
+def test_a_step_that_is_done_again_makes_later_ones_old(make: Make, chain: str, tmp_path: Path) -> None:
     plan = make(chain)
     for name in plan.order:
         execute(plan, name)
     (tmp_path / "w" / "a").unlink()
     assert states(plan) == [TO_DO, OPEN, OPEN]
     execute(plan, "first")
-    assert states(plan) == [DONE, DONE, DONE]
+    assert states(plan) == [DONE, CHANGED, OPEN], "nothing tells that all it left is the same"
+
+
+def test_files_deep_in_a_folder_count(make: Make, tmp_path: Path) -> None:
+    text = """
+steps:
+  photos:
+    kind: command
+    run: [bash, -c, "mkdir -p ${workdir}/clean/train/a; echo 1 > ${workdir}/clean/train/a/1.png"]
+    outputs: ["${workdir}/clean"]
+  count: {kind: command, run: ["true"], inputs: ["${workdir}/clean"]}
+"""
+    plan = make(text)
+    for name in plan.order:
+        execute(plan, name)
+    assert states(plan) == [DONE, DONE]
+    image = tmp_path / "w" / "clean" / "train" / "a" / "1.png"
+    for change in (lambda: image.write_text("22"), lambda: image.with_name("2.png").touch(), image.unlink):
+        before = fingerprint(plan.step("photos").writes())
+        change()
+        assert fingerprint(plan.step("photos").writes()) != before
+    assert states(plan) == [DONE, CHANGED]
+
+
+def test_gpus_count_where_the_batch_is_per_gpu(make: Make) -> None:
+    plan = make(
+        """
+steps:
+  shared: {kind: train, config: in1k-nc-gauss255, output: a, global_batch: 512, gpus: 8}
+  each: {kind: train, config: in1k-nc-gauss255, output: b, gpus: 4, nodes: 2}
+  linear: {kind: linear, of: each, output: c, root: n, gpus: 2}
+  knn: {kind: knn, of: each, output: d, root: n, gpus: 2}
+"""
+    )
+    counted = {name: plan.step(name).identity().get("processes") for name in plan.order}
+    assert counted == {"shared": None, "each": 8, "linear": 2, "knn": None}
 
 
 def test_folders_of_ours_count_when_their_manifest_is_complete(make: Make, tmp_path: Path) -> None:

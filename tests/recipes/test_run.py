@@ -70,10 +70,13 @@ def test_only_what_is_needed_runs_again(make: Make, chain: str) -> None:
     run_local(plan, plan.order)
     force(plan, ["first"])
     run_local(plan, plan.order)
-    assert ran(plan) == "first second third first", "the same came out, so that the others stay done"
+    assert ran(plan) == "first second third first second third"
+    changed = make(chain.replace("tr a-z A-Z", "tr a-z B-ZA"))
+    run_local(changed, changed.order)
+    assert ran(plan) == "first second third first second third second third"
     changed = make(chain, "text=hi")
     run_local(changed, changed.order)
-    assert ran(plan) == "first second third first first second third"
+    assert ran(plan) == "first second third first second third second third first second third"
     (plan.recipe.workdir / "c").unlink()
     with pytest.raises(LaunchError, match="step third needs second, not done"):
         execute(make(chain, "text=hi", "exit=1"), "third")
@@ -87,6 +90,12 @@ def test_force_renames_what_a_step_left(make: Make, small_set: SmallSet, tmp_pat
     assert sorted(path.name for path in tmp_path.glob("n*")) == ["n.old1", "n.old2"]
     with pytest.raises(ConfigError, match="step of --force is 'm'"):
         force(plan, ["m"])
+
+
+def test_names_are_printed_as_they_are(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make("steps: {a: {kind: command, run: [echo, ':x:', '[bold]']}}")
+    show_plan(plan, plan.order)
+    assert capsys.readouterr().out.splitlines()[-1] == "echo :x: '[bold]'"
 
 
 def test_dry_run_prints_status_and_commands_and_changes_nothing(
@@ -154,6 +163,8 @@ def test_a_finished_training_is_not_started_again(make: Make) -> None:
     assert make(TRAINING, "workers=8").status("run").state == DONE, "of no influence on what is learned"
     with pytest.raises(OutputFolderError, match=r"is finished, and options was \['train.seed=0'\], is"):
         execute(make(TRAINING, "seed=1"), "run")
+    with pytest.raises(OutputFolderError, match="is finished, and processes was 1, is 2"):
+        execute(make(TRAINING.replace("needs:", "gpus: 2\n    needs:")), "run")
     plan.record_path("run").unlink()
     with pytest.raises(OutputFolderError, match="is finished, and this recipe has no record of it"):
         execute(plan, "run")

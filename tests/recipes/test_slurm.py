@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,56 @@ steps:
         run_local(plan, plan.order)
 
 
+def test_several_machines_are_no_command_to_paste(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make("steps: {a: {kind: train, config: in1k-nc-gauss255, output: r, gpus: 4, nodes: 2, global_batch: 512}}")
+    show_plan(plan, plan.order)
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == "# runs as 2 nodes of 4 processes each, under --slurm only"
+    assert "dinov2-noise train" not in out
+
+
 def test_options_of_sbatch() -> None:
-    assert parse_options(["partition=gpu", "--mem=8G", "nice=5"]) == {"partition": "gpu", "mem": "8G", "nice": 5}
-    with pytest.raises(ConfigError, match="'gpu' is not of the form key=value"):
-        parse_options(["gpu"])
+    options = ["partition=gpu", "--mem=8G", "account=0123", "qos=no", "--cpus-per-task=2", "exclusive=true"]
+    assert parse_options(options) == {
+        "partition": "gpu",
+        "mem": "8G",
+        "account": "0123",
+        "qos": "no",
+        "cpus_per_task": 2,
+        "exclusive": True,
+    }
+    for option, message in (
+        ("gpu", "'gpu' is not of the form key=value"),
+        ("time=soon", "time=soon: must be minutes, H:M:S or D-H:M:S"),
+        ("nodes=two", "nodes=two: must be a whole number"),
+        ("srun_args=--x", "srun_args is not one of sbatch"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            parse_options([option])
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("90", 90),
+        ("90:30", 91),
+        ("2:00:00", 120),
+        ("0:30:00", 30),
+        ("1-12", 2160),
+        ("1-0:30", 1470),
+        ("2-00:00:01", 2881),
+    ],
+)
+def test_times(text: str, minutes: int) -> None:
+    assert parse_options([f"time={text}"]) == {"time": minutes}
+
+
+@pytest.mark.parametrize("key", ["cpus_per_task", "--cpus-per-task"])
+def test_srun_is_given_what_sbatch_is(make: Make, chain: str, slurm: Any, key: str) -> None:
+    submit(make(chain), ["first"], [f"{key}=2"])
+    script = (slurm.folder / "job-101.sh").read_text()
+    assert slurm.job("101")["cpus-per-task"] == "2"
+    assert re.findall(r"--cpus-per-task=(\d+)", script) == ["2", "2"]
 
 
 def test_sbatch_that_refuses(make: Make, chain: str, slurm: Any) -> None:

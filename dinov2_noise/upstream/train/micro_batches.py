@@ -46,6 +46,8 @@ def split_batch(images: dict[str, Any], n_parts: int) -> Iterator[dict[str, Any]
         own["masks_weight"] = _take(weights, part, n_parts, n_images)[masks]
         own["n_masked_patches"] = torch.full((1,), len(indices), dtype=torch.long)
         upperbound = max(len(indices), 1)  # rows of upstream's buffers; not 0, which kernels may refuse
+        if images["collated_global_crops"].is_pinned():  # as the loader does: from other memory each copy would wait
+            own = {key: value.pin_memory() for key, value in own.items()}
         yield images | own | {"upperbound": upperbound}
 
 

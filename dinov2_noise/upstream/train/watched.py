@@ -153,8 +153,8 @@ class Watch:
             return "The batch was not kept (health.dump_bad_batch is false)."
         try:
             path = bad_batch.dump(self._run, step, own)
-        except OSError as cause:  # a full disk must not hide what happened
-            return f"The batch could not be kept: {cause}"
+        except Exception as cause:  # a full disk, which torch.save reports in its own ways, must not hide what happened
+            return f"The batch could not be kept: {type(cause).__name__}: {cause}"
         return f"This process's batch: {path} (torch.load(path, weights_only=True))"
 
     @property
