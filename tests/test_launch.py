@@ -17,8 +17,10 @@ from dinov2_noise.launch import LaunchError, run
 
 LEAVE = "import json, os, sys; json.dump({}, open(os.environ['TORCHELASTIC_ERROR_FILE'], 'w')); sys.exit(1)"
 
+# SIGINT as in a terminal: background jobs of a shell inherit it ignored.
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from dinov2_noise.launch import run
 run([sys.executable, "-c", sys.argv[1], sys.argv[2]])
 """
@@ -66,7 +68,10 @@ def test_a_signal_reaches_the_child_once_and_its_end_is_awaited(number: signal.S
         process.send_signal(number)
         time.sleep(0.3)
         process.send_signal(number)
-        errors = process.communicate(timeout=30)[1]
+        try:
+            errors = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
     assert out.read_text() == number.name
     if number == signal.SIGTERM:
         assert process.returncode == 143
@@ -93,7 +98,10 @@ def test_torchrun_ends_its_processes_with_us(tmp_path: Path) -> None:
         while not all(file.exists() and file.read_text() for file in files) and time.monotonic() < end:
             time.sleep(0.05)
         process.terminate()
-        assert process.wait(30) == 143
+        try:
+            assert process.wait(30) == 143
+        finally:
+            process.kill()
     for file in files:
         with pytest.raises(ProcessLookupError):
             os.kill(int(file.read_text()), 0)
