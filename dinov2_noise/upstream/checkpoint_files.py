@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
@@ -168,11 +169,23 @@ _waiting_group: tuple[Any, Any] | None = None  # the default group it was made i
 
 
 def waiting_group() -> Any:
-    """The processes once more, in a group that has hours for rank 0's disk; collective when first called."""
+    """The processes once more, in a group that has hours for rank 0's disk; collective when first called.
+
+    None, the default group, for a single process, which waits for nobody.
+    """
     global _waiting_group
+    if dist.get_world_size() == 1:
+        return None
     if _waiting_group is None or _waiting_group[0] is not dist.group.WORLD:
         _waiting_group = dist.group.WORLD, dist.new_group(backend="gloo", timeout=_PATIENCE)
+        atexit.register(_forget_group)
     return _waiting_group[1]
+
+
+def _forget_group() -> None:
+    """Before the interpreter takes modules apart in an order of its own: its threads would outlive it."""
+    global _waiting_group
+    _waiting_group = None
 
 
 def found_by_first_rank(find: Callable[[], Found]) -> Found:
