@@ -106,9 +106,14 @@ def _failure_text(command: Sequence[str], status: int, error: str, log: Path | N
         return error if log is None else f"{error}; see {log}"
     tail = "see the output above"
     if log is not None:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        tail = f"the last line of {log} is: {lines[-1] if lines else '(empty)'}"
+        tail = last_line(log)
     return f"`{' '.join(command[1:4])} …` ended with status {status}; {tail}"
+
+
+def last_line(log: Path) -> str:
+    """``the last line of LOG is: …``, for errors."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"the last line of {log} is: {lines[-1] if lines else '(empty)'}"
 
 
 def _left_error(path: Path) -> str:

@@ -13,7 +13,7 @@ from dinov2_noise.curriculum.strict import choose
 from dinov2_noise.errors import ConfigError
 from dinov2_noise.recipes.ledger import StepRecord, fingerprint
 from dinov2_noise.recipes.recipe import Recipe
-from dinov2_noise.recipes.steps import CommandStep, Step, reads_from
+from dinov2_noise.recipes.steps import CommandLineStep, CommandStep, Step, reads_from
 from dinov2_noise.recipes.upstream_steps import ProbeStep, TrainStep
 
 DONE, CHANGED, TO_DO, OPEN = "done", "changed", "to do", "open"
@@ -53,6 +53,7 @@ class Plan:
         step = self.step(name)
         if isinstance(step, ProbeStep):
             return step.bound_command(self.run_of(step), step.processes if processes is None else processes)
+        assert isinstance(step, CommandLineStep)  # all others are
         return step.command()
 
     def nearest(self, name: str) -> list[str]:

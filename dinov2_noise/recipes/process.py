@@ -14,7 +14,7 @@ from types import FrameType
 from typing import IO
 
 from dinov2_noise.errors import DinoNoiseError
-from dinov2_noise.launch import LaunchError
+from dinov2_noise.launch import LaunchError, last_line
 
 try:
     import fcntl
@@ -57,7 +57,7 @@ def run_logged(command: Sequence[str], log: Path, *, environment: Mapping[str, s
             status = process.wait()
     if status != 0:
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        raise LaunchError(f"`{_short(command)}` {how}; the last line of {log} is: {_last_line(log)}")
+        raise LaunchError(f"`{_short(command)}` {how}; {last_line(log)}")
 
 
 @contextmanager
@@ -120,11 +120,6 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "(empty)"
 
 
 def _short(command: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,7 +18,7 @@ _RESOURCES = ("needs", "gpus", "nodes", "hours", "cpus")  # kinds for which the 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class Step(ABC):
     """What all kinds share.
 
     Attributes:
@@ -55,17 +56,13 @@ class Step:
         free = (*_RESOURCES, *self.no_influence)
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in free}
 
-    def command(self) -> list[str]:
-        """As one would type it; ``dinov2-noise`` and ``python`` come first."""
-        raise NotImplementedError
-
+    @abstractmethod
     def reads(self) -> list[Path]:
         """Files and folders it needs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def writes(self) -> list[Path]:
         """Files and folders that exist when it is done."""
-        raise NotImplementedError
 
     def folder(self) -> Path | None:
         """The one folder that is this step's alone: what `--force` sets aside."""
@@ -82,7 +79,16 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseStep(Step):
+class CommandLineStep(Step):
+    """A step whose command follows from its own settings."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """As one would type it; ``dinov2-noise`` and ``python`` come first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseStep(CommandLineStep):
     """``dinov2-noise add-noise``."""
 
     source: str
@@ -108,7 +114,7 @@ class NoiseStep(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexStep(Step):
+class IndexStep(CommandLineStep):
     """``dinov2-noise index``."""
 
     root: str
@@ -130,7 +136,7 @@ class IndexStep(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenoiseTrainStep(Step):
+class DenoiseTrainStep(CommandLineStep):
     """``dinov2-noise denoise train``; what is not given keeps the command's default."""
 
     noisy: str
@@ -168,7 +174,7 @@ class DenoiseTrainStep(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenoiseApplyStep(Step):
+class DenoiseApplyStep(CommandLineStep):
     """``dinov2-noise denoise apply``."""
 
     noisy: str
@@ -195,7 +201,7 @@ class DenoiseApplyStep(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommandStep(Step):
+class CommandStep(CommandLineStep):
     """Any other command. Without ``inputs`` and ``needs`` it needs the step before it."""
 
     run: list[str]

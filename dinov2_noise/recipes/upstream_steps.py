@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from dinov2_noise.data import default_extra, parse_dataset_string
 from dinov2_noise.errors import ConfigError
 from dinov2_noise.evaluation.upstream_results import KNN_FILE, LINEAR_FILE
 from dinov2_noise.launch import train_command
-from dinov2_noise.recipes.steps import Step, flags
+from dinov2_noise.recipes.steps import CommandLineStep, Step, flags
 
 # Upstream's defaults, for configs that leave them out.
 _EPOCHS, _EPOCH_LENGTH, _EVAL_PERIOD = 100, 1250, 12500
@@ -24,7 +25,7 @@ _FREE_OPTIONS = ("train.num_workers=", "train.saveckp_freq=", "health.")  # of n
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainStep(Step):
+class TrainStep(CommandLineStep):
     """Upstream's ``dinov2.train.train``.
 
     Attributes:
@@ -173,8 +174,9 @@ class ProbeStep(Step):
             *("--train-dataset", self.dataset("TRAIN"), "--val-dataset", self.dataset("VAL"), *self._options()),
         ]
 
+    @abstractmethod
     def _options(self) -> list[str]:
-        raise NotImplementedError
+        """Options of the script beside the images and the weights."""
 
     def clear(self, *, keep_checkpoints: bool) -> None:
         """Take out what an earlier probe left: results, which upstream appends to, and heads it would go on from."""

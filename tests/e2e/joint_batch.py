@@ -11,17 +11,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from dinov2.data import DataAugmentationDINO, SamplerType, collate_data_and_cast, make_data_loader, make_dataset
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.utils.config import setup
 from omegaconf import OmegaConf
+from real_batches import loader
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
@@ -52,26 +51,6 @@ def equally_many(n_masked: int) -> Any:
     if n_masked > 0:
         mask[np.random.default_rng(torch.initial_seed() + n_masked).permutation(N_PATCHES)[:N_MASKED]] = True
     return mask.reshape(4, 4)
-
-
-def loader_of(cfg: Any, dataset: str) -> Any:
-    sizes = {"global_crops_size": cfg.crops.global_crops_size, "local_crops_size": cfg.crops.local_crops_size}
-    transform = DataAugmentationDINO((0.32, 1.0), (0.05, 0.32), cfg.crops.local_crops_number, **sizes)
-    collate = partial(
-        collate_data_and_cast,
-        mask_ratio_tuple=(0.1, 0.5),
-        mask_probability=0.5,
-        n_tokens=N_PATCHES,
-        mask_generator=equally_many,
-        dtype=torch.float32,
-    )
-    return make_data_loader(
-        dataset=make_dataset(dataset_str=dataset, transform=transform, target_transform=lambda _: ()),
-        batch_size=cfg.train.batch_size_per_gpu,
-        num_workers=0,
-        sampler_type=SamplerType.SHARDED_INFINITE,
-        collate_fn=collate,
-    )
 
 
 def join(batches: list[dict[str, Any]]) -> dict[str, Any]:
@@ -139,9 +118,9 @@ def main() -> None:
     model.prepare_for_distributed_training()
     model.train()
     initial = whole(model.student)
-    loader = loader_of(cfg, dataset)
-    draws = [tuple(draw) for draw in itertools.islice(loader.sampler, 2 * int(batch_size))]
-    batches = list(itertools.islice(loader, 2))
+    found = loader(cfg, dataset, mask_generator=equally_many)
+    draws = [tuple(draw) for draw in itertools.islice(found.sampler, 2 * int(batch_size))]
+    batches = list(itertools.islice(found, 2))
     if dumps:
         ranks = [torch.load(path, weights_only=True) for path in sorted(Path(dumps[0]).glob("rank*.pth"))]
         batches = [join([rank["batches"][step] for rank in ranks]) for step in range(2)]

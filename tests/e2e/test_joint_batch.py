@@ -18,7 +18,7 @@ BATCH = 3
 def _run(output: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     output.mkdir()
     dataset, *rest = arguments
-    done = run_python(*launcher, str(SCRIPT), dataset, str(output), *rest)
+    done = run_python(*launcher, str(SCRIPT), dataset, str(output), *rest, path=(SCRIPT.parents[1] / "upstream",))
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(path, weights_only=True) for path in sorted(output.glob("rank*.pth"))]
 

@@ -7,24 +7,15 @@ noisy stage, with or without an anchor), student (keys of the section), weight (
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from dinov2.data import (
-    DataAugmentationDINO,
-    MaskingGenerator,
-    SamplerType,
-    collate_data_and_cast,
-    make_data_loader,
-    make_dataset,
-)
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.utils.config import setup
 from omegaconf import OmegaConf
+from real_batches import batches
 from torch import Tensor
 
 from dinov2_noise.upstream import runtime
@@ -46,27 +37,6 @@ def config(case: dict[str, Any]) -> dict[str, Any]:
         "crops": {"global_crops_size": 64, "local_crops_size": 32, "local_crops_number": 2},
         "curriculum": {"stages": [{"name": "denoised", "epochs": 1, "view": "denoised"}, stage]},
     }
-
-
-def batches(cfg: Any, dataset: str) -> list[dict[str, Any]]:
-    sizes = {"global_crops_size": cfg.crops.global_crops_size, "local_crops_size": cfg.crops.local_crops_size}
-    transform = DataAugmentationDINO((0.32, 1.0), (0.05, 0.32), cfg.crops.local_crops_number, **sizes)
-    collate = partial(
-        collate_data_and_cast,
-        mask_ratio_tuple=(0.1, 0.5),
-        mask_probability=0.5,
-        n_tokens=16,
-        mask_generator=MaskingGenerator(input_size=(4, 4), max_num_patches=8),
-        dtype=torch.float32,
-    )
-    loader = make_data_loader(
-        dataset=make_dataset(dataset_str=dataset, transform=transform, target_transform=lambda _: ()),
-        batch_size=cfg.train.batch_size_per_gpu,
-        num_workers=0,
-        sampler_type=SamplerType.SHARDED_INFINITE,
-        collate_fn=collate,
-    )
-    return list(itertools.islice(loader, ITERATIONS))
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -152,7 +122,7 @@ def prepared(dataset: str, output: str, case: dict[str, Any]) -> tuple[Any, Any,
     model: Any = SSLMetaArch(cfg)
     model.prepare_for_distributed_training()
     model.train()
-    images = batches(cfg, dataset)
+    images = batches(cfg, dataset, ITERATIONS)
     model.forward_backward(images[FIRST], teacher_temp=TEACHER_TEMP)
     model.zero_grad(set_to_none=True)
     with torch.no_grad():

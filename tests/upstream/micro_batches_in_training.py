@@ -6,24 +6,15 @@ Usage: micro_batches_in_training.py DATASET OUTPUT SEPARATE_IBOT_HEAD
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
-from functools import partial
 from typing import Any
 
 import torch
-from dinov2.data import (
-    DataAugmentationDINO,
-    MaskingGenerator,
-    SamplerType,
-    collate_data_and_cast,
-    make_data_loader,
-    make_dataset,
-)
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.utils.config import setup
 from omegaconf import OmegaConf
+from real_batches import batches
 from torch import Tensor
 
 from dinov2_noise.upstream.train.micro_batches import split_batch
@@ -48,27 +39,6 @@ def config(separate: bool) -> dict[str, Any]:
         },
         "step": {"micro_batches": 2},
     }
-
-
-def batches(cfg: Any, dataset: str) -> list[dict[str, Any]]:
-    sizes = {"global_crops_size": cfg.crops.global_crops_size, "local_crops_size": cfg.crops.local_crops_size}
-    transform = DataAugmentationDINO((0.32, 1.0), (0.05, 0.32), cfg.crops.local_crops_number, **sizes)
-    collate = partial(
-        collate_data_and_cast,
-        mask_ratio_tuple=(0.2, 0.5),
-        mask_probability=0.5,
-        n_tokens=16,
-        mask_generator=MaskingGenerator(input_size=(4, 4), max_num_patches=8),
-        dtype=torch.float32,
-    )
-    loader = make_data_loader(
-        dataset=make_dataset(dataset_str=dataset, transform=transform, target_transform=lambda _: ()),
-        batch_size=N_IMAGES,
-        num_workers=0,
-        sampler_type=SamplerType.SHARDED_INFINITE,
-        collate_fn=collate,
-    )
-    return list(itertools.islice(loader, 2))
 
 
 def without_masks(images: dict[str, Any], rows: list[int]) -> dict[str, Any]:
@@ -150,7 +120,7 @@ def main() -> None:
     model: Any = SSLMetaArch(cfg)
     model.prepare_for_distributed_training()
     model.train()
-    first, second = batches(cfg, dataset)
+    first, second = batches(cfg, dataset, 2, mask_ratio=(0.2, 0.5))
     model.forward_backward(first, teacher_temp=0.05)
     with torch.no_grad():  # student, teacher and what will be frozen must differ
         for p in model.student.parameters():

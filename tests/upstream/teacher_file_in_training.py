@@ -7,26 +7,17 @@ patch_size (of the file's network). Prints JSON: largest differences of frozen n
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
-from functools import partial
 from typing import Any
 
 import torch
-from dinov2.data import (
-    DataAugmentationDINO,
-    MaskingGenerator,
-    SamplerType,
-    collate_data_and_cast,
-    make_data_loader,
-    make_dataset,
-)
 from dinov2.layers import DINOHead
 from dinov2.models.vision_transformer import vit_tiny
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.utils.config import setup
 from omegaconf import OmegaConf
+from real_batches import batches
 from torch import Tensor
 
 HEAD = {"head_n_prototypes": 16, "head_hidden_dim": 24, "head_bottleneck_dim": 8}
@@ -66,27 +57,6 @@ def config(case: dict[str, Any], file: str) -> dict[str, Any]:
     }
 
 
-def batch(cfg: Any, dataset: str) -> dict[str, Any]:
-    transform = DataAugmentationDINO((0.32, 1.0), (0.05, 0.32), 1, global_crops_size=64, local_crops_size=32)
-    collate = partial(
-        collate_data_and_cast,
-        mask_ratio_tuple=(0.1, 0.5),
-        mask_probability=0.5,
-        n_tokens=16,
-        mask_generator=MaskingGenerator(input_size=(4, 4), max_num_patches=8),
-        dtype=torch.float32,
-    )
-    loader = make_data_loader(
-        dataset=make_dataset(dataset_str=dataset, transform=transform, target_transform=lambda _: ()),
-        batch_size=cfg.train.batch_size_per_gpu,
-        num_workers=0,
-        sampler_type=SamplerType.SHARDED_INFINITE,
-        collate_fn=collate,
-    )
-    (first,) = itertools.islice(loader, 1)
-    return dict(first)
-
-
 def differences(model: Any, content: dict[str, Tensor]) -> dict[str, float]:
     """Names without block chunks; the position grid apart, which may have been resized."""
     found = {}
@@ -110,7 +80,7 @@ def main() -> None:
     model: Any = SSLMetaArch(cfg)
     model.prepare_for_distributed_training()
     model.train()
-    images = batch(cfg, dataset)
+    (images,) = batches(cfg, dataset, 1)
     model._enter_stage(images)
     if case.get("then_own_heads"):  # the heads of the first stage are not the file's
         content |= {name: value for name, value in model.state_dict().items() if name.startswith("teacher.dino_head")}

@@ -6,28 +6,19 @@ Usage: watched_in_training.py DATASET OUTPUT
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from dinov2.data import (
-    DataAugmentationDINO,
-    MaskingGenerator,
-    SamplerType,
-    collate_data_and_cast,
-    make_data_loader,
-    make_dataset,
-)
 from dinov2.fsdp import FSDPCheckpointer
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.train.train import do_train
 from dinov2.utils import config as upstream_config
 from omegaconf import OmegaConf
+from real_batches import batches
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dinov2_noise.errors import DivergedError
@@ -90,27 +81,6 @@ def build_model(cfg: Any) -> tuple[Any, torch.optim.Optimizer]:
     return model, optimizer
 
 
-def batches(cfg: Any, count: int) -> list[dict[str, Any]]:
-    sizes = {"global_crops_size": cfg.crops.global_crops_size, "local_crops_size": cfg.crops.local_crops_size}
-    transform = DataAugmentationDINO((0.32, 1.0), (0.05, 0.32), cfg.crops.local_crops_number, **sizes)
-    collate = partial(
-        collate_data_and_cast,
-        mask_ratio_tuple=(0.1, 0.5),
-        mask_probability=0.5,
-        n_tokens=16,
-        mask_generator=MaskingGenerator(input_size=(4, 4), max_num_patches=8),
-        dtype=torch.float32,
-    )
-    loader = make_data_loader(
-        dataset=make_dataset(dataset_str=cfg.train.dataset_path, transform=transform, target_transform=lambda _: ()),
-        batch_size=cfg.train.batch_size_per_gpu,
-        num_workers=0,
-        sampler_type=SamplerType.SHARDED_INFINITE,
-        collate_fn=collate,
-    )
-    return list(itertools.islice(loader, count))
-
-
 def step(model: Any, optimizer: torch.optim.Optimizer, images: dict[str, Any]) -> dict[str, float]:
     """What upstream's loop does with a batch, up to its meters."""
     optimizer.zero_grad(set_to_none=True)
@@ -129,7 +99,7 @@ def waits_per_step(dataset: str, output: Path, kind: str) -> dict[str, Any]:
     """Of a step that is not measured; for NCT of the second in its anchored stage, after three in the first."""
     cfg = build_config(dataset, output, kind, **({"period_iterations": 100} if kind else {}))
     model, optimizer = build_model(cfg)
-    *before, images = batches(cfg, 5 if kind == "nct" else 2)
+    *before, images = batches(cfg, cfg.train.dataset_path, 5 if kind == "nct" else 2)
     for earlier in before:
         step(model, optimizer, earlier)
     with Waits() as waits:
@@ -145,7 +115,7 @@ def skipped_steps(dataset: str, output: Path) -> str:
     model.fp16_scaler = torch.amp.GradScaler("cpu", init_scale=3e38, backoff_factor=0.99)
     done = 0
     try:
-        for images in batches(cfg, 3):
+        for images in batches(cfg, cfg.train.dataset_path, 3):
             step(model, optimizer, images)
             done += 1
     except DivergedError as error:

@@ -117,8 +117,9 @@ def check_output_folder(cfg: Any) -> None:
         if before.get(key) != now.get(key)
         and not any(key == name or key.startswith(f"{name}.") for name in may_differ)
         and not (stages is not None and key.startswith("curriculum."))
+        and not (key == "train.dataset_path" and _same_data_elsewhere(there, cfg))
     ]
-    rows = [*(stages or []), *(row for row in rows if not _same_data_elsewhere(row, there, cfg))]
+    rows = [*(stages or []), *rows]
     if rows:
         more = f"\n  … and {len(rows) - 8} more" if len(rows) > 8 else ""
         raise OutputFolderError(
@@ -128,10 +129,8 @@ def check_output_folder(cfg: Any) -> None:
         )
 
 
-def _same_data_elsewhere(row: str, before: Any, now: Any) -> bool:
-    """Whether ``row`` tells of a data set that differs in its folders only: each job may have scratch of its own."""
-    if not row.startswith("train.dataset_path: "):
-        return False
+def _same_data_elsewhere(before: Any, now: Any) -> bool:
+    """Whether the data sets differ in their folders only: each job may have scratch of its own."""
     try:
         specs = [data.parse_dataset_string(cfg.train.dataset_path) for cfg in (before, now)]
     except DatasetStringError:
