@@ -51,7 +51,7 @@ def build(options: argparse.Namespace, arm: str) -> Any:
 
     content: dict[str, Any] = {
         "student": {"arch": options.arch, "patch_size": 16, "drop_path_rate": options.drop_path},
-        "crops": {"global_crops_size": options.crops[0], "local_crops_number": options.crops[2]},
+        "crops": dict(zip(("global_crops_size", "local_crops_size", "local_crops_number"), options.crops, strict=True)),
         "train": {"batch_size_per_gpu": options.batch, "output_dir": tempfile.mkdtemp()},
         "optim": {"epochs": 2},
         "dino": {"head_n_prototypes": options.prototypes},

@@ -11,16 +11,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig
 
-from dinov2_noise.curriculum.strict import build_strict, choose
+from dinov2_noise.curriculum.frequency import (
+    BlurPatchConfig,
+    CropsConfig,
+    GaussianPatchConfig,
+    LowPassConfig,
+    check_images,
+)
+from dinov2_noise.curriculum.ramps import Ramp, check_pair, ends
+from dinov2_noise.curriculum.strict import build_strict, choose, plain
 from dinov2_noise.errors import ConfigError
 
 VIEWS = ("noisy", "denoised")
 HEADS = ("ema", "frozen")
 WEIGHT_SCHEDULES = ("linear", "cosine")
-Ramp = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,8 @@ class StageConfig:
     ``teacher_view``: what the EMA teacher sees, the student's own crops (``noisy``) or their denoised twins
     (``denoised``). ``schedule_epochs``: the length the schedules are built for; they are cut where the next restart or
     the run's end comes. ``restart``: fresh optimizer state and grad scaler, all schedules from 0; networks and loss
-    centers are kept.
+    centers are kept. ``crops``, ``low_pass``, ``gaussian_patch``, ``blur_patch``: see
+    `dinov2_noise.curriculum.frequency`; of two patches the noise comes first.
     """
 
     name: str
@@ -106,6 +113,10 @@ class StageConfig:
     restart: bool = False
     overrides: OverridesConfig = field(default_factory=OverridesConfig)
     anchor: AnchorConfig | None = None
+    crops: CropsConfig | None = None
+    low_pass: LowPassConfig | None = None
+    gaussian_patch: GaussianPatchConfig | None = None
+    blur_patch: BlurPatchConfig | None = None
 
     @property
     def noisy_share(self) -> tuple[float, float]:
@@ -113,11 +124,6 @@ class StageConfig:
         if isinstance(self.view, ViewShares):
             return ends(self.view.noisy)
         return (1.0, 1.0) if self.view == "noisy" else (0.0, 0.0)
-
-
-def ends(ramp: Ramp) -> tuple[float, float]:
-    """First and last value."""
-    return (ramp[0], ramp[-1]) if isinstance(ramp, tuple) else (ramp, ramp)
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ def parse_curriculum(
     Raises:
         ConfigError: an unknown key, a wrong type, or values that contradict each other; the message names the full key.
     """
-    config = build_strict(CurriculumConfig, _plain(section, key), key)
+    config = build_strict(CurriculumConfig, plain(section, key), key)
     if not config.stages:
         raise ConfigError(
             f"{key}.stages is empty: describe at least one stage, "
@@ -164,21 +170,6 @@ def parse_curriculum(
     return config
 
 
-def _plain(section: object, key: str) -> object:
-    try:
-        if isinstance(section, Mapping) and not OmegaConf.is_config(section):
-            section = OmegaConf.create(dict(section))
-        if not OmegaConf.is_config(section):
-            return section
-        return OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as cause:
-        missing = str(cause.full_key)
-        missing = missing if missing.startswith(key) else f"{key}.{missing}"
-        raise ConfigError(f"{missing} is ???: set it, here or on the command line") from cause
-    except OmegaConfBaseException as cause:
-        raise ConfigError(f"{key} cannot be resolved: {cause}") from cause
-
-
 def _check_names(stages: Sequence[StageConfig], key: str) -> None:
     first: dict[str, int] = {}
     for index, stage in enumerate(stages):
@@ -196,6 +187,7 @@ def _check_stage(stage: StageConfig, key: str, *, begins_segment: bool) -> None:
     if stage.epochs < 1:
         raise ConfigError(f"{key}.epochs is {stage.epochs}: a stage lasts at least 1 epoch")
     _check_view(stage, key)
+    check_images(stage, key)
     for part in ("optim", "teacher"):
         _check_overrides(getattr(stage.overrides, part), f"{key}.overrides.{part}")
     if begins_segment:
@@ -226,8 +218,7 @@ def _check_view(stage: StageConfig, key: str) -> None:
 def _check_shares(shares: ViewShares, key: str) -> None:
     for name in VIEWS:
         ramp = getattr(shares, name)
-        if isinstance(ramp, tuple) and len(ramp) != 2:
-            raise ConfigError(f"{key}.{name} is {list(ramp)}: a ramp is a pair [first, last]")
+        check_pair(ramp, f"{key}.{name}")
         if not all(0 <= share <= 1 for share in ends(ramp)):
             raise ConfigError(f"{key}.{name} is {ramp}: a share of the samples lies between 0 and 1")
     for noisy, denoised, place in zip(ends(shares.noisy), ends(shares.denoised), ("first", "last"), strict=True):

@@ -18,7 +18,7 @@ from dinov2_noise.curriculum.stages import Curriculum, Stage
 
 # Tells the shuffling streams from those that seed the augmentation of sample number n, which have a one-word key.
 _SHUFFLING = 0x5A1E
-# Beside streams 0 (views) and 1 (masks) of a sample: which view a mixed stage shows.
+# See `sample_seed`.
 _VIEW = 2
 
 
@@ -26,13 +26,15 @@ class Draw(NamedTuple):
     """What the sampler hands to a dataset in place of an index.
 
     ``index``: image; ``stage``: index of the stage; ``number``: place in the run over all ranks, unique, the seed of
-    the augmentation; ``view``: which of the two images the student sees, ``noisy`` or ``denoised``.
+    the augmentation; ``view``: which of the two images the student sees, ``noisy`` or ``denoised``; ``iteration``: of
+    the run, where ramps within a stage are read.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a draw
     stage: int
     number: int
     view: str
+    iteration: int
 
 
 class CurriculumSampler(Sampler[Draw]):
@@ -94,7 +96,8 @@ class CurriculumSampler(Sampler[Draw]):
                 epoch, offset = divmod(number, self._sample_count)
                 if epoch != data_epoch:
                     data_epoch, permutation = epoch, self._permutation(epoch)
-                yield Draw(int(permutation[offset]), stage.index, number, self._view(stage, iteration, number))
+                view = self._view(stage, iteration, number)
+                yield Draw(int(permutation[offset]), stage.index, number, view, iteration)
             iteration += 1
 
     def _view(self, stage: Stage, iteration: int, number: int) -> str:

@@ -1,7 +1,7 @@
 """Stages of a run as a pure function of the iteration.
 
-Source: the noise curriculum of "Ditch the Denoiser", arXiv 2505.12191 (paper A). Departure: the published code runs one
-job per stage.
+Sources: the noise curriculum of "Ditch the Denoiser", arXiv 2505.12191 (paper A), and the frequency curriculum of
+"FastDINOv2", arXiv 2507.03779 (paper B). Departure: the published codes run one job per stage.
 """
 
 from __future__ import annotations
@@ -11,14 +11,25 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
+from dinov2_noise.augment.patches import BlurPatch, GaussianPatch
+from dinov2_noise.augment.views import LowPass
 from dinov2_noise.curriculum.config import AnchorConfig, CurriculumConfig
+from dinov2_noise.curriculum.frequency import (
+    UPSTREAMS_CROPS,
+    BlurPatchConfig,
+    Crops,
+    GaussianPatchConfig,
+    LowPassConfig,
+)
+from dinov2_noise.curriculum.ramps import on_line
 
 
 @dataclass(frozen=True)
 class Stage:
     """Iterations ``first_iteration`` to ``first_iteration + n_iterations - 1`` of a run, on one view of the images.
 
-    ``noisy_share``: share of the samples that show the noisy image, at the first and the last iteration.
+    ``noisy_share``: share of the samples that show the noisy image, at the first and the last iteration. ``crops``:
+    their sizes, whether the stage sets them or the config does.
     """
 
     index: int
@@ -29,6 +40,10 @@ class Stage:
     teacher_view: str
     anchor: AnchorConfig | None
     restart: bool
+    crops: Crops = UPSTREAMS_CROPS
+    low_pass: LowPassConfig | None = None
+    gaussian_patch: GaussianPatchConfig | None = None
+    blur_patch: BlurPatchConfig | None = None
 
     @property
     def view(self) -> str:
@@ -41,13 +56,29 @@ class Stage:
         return self.anchor is not None or self.teacher_view == "denoised"
 
     def progress_at(self, iteration: int) -> float:
-        """0 at the stage's first iteration, 1 at its last."""
-        return (iteration - self.first_iteration) / max(self.n_iterations - 1, 1)
+        """0 at the stage's first iteration and before, 1 at its last and after: loaders prefetch past a run's end."""
+        return min(max((iteration - self.first_iteration) / max(self.n_iterations - 1, 1), 0.0), 1.0)
 
     def noisy_share_at(self, iteration: int) -> float:
         """Share of the samples that show the noisy image, on the line between the stage's ends."""
-        first, last = self.noisy_share
-        return first + (last - first) * self.progress_at(iteration)
+        return on_line(self.noisy_share, self.progress_at(iteration))
+
+    def low_pass_at(self, iteration: int) -> LowPass | None:
+        """The filter of all finished crops; None without one."""
+        if self.low_pass is None:
+            return None
+        cutoff = on_line(self.low_pass.cutoff_cycles_per_px, self.progress_at(iteration))
+        return LowPass(cutoff, self.low_pass.kind, self.low_pass.order)
+
+    def patches_at(self, iteration: int) -> tuple[GaussianPatch | BlurPatch, ...]:
+        """What is done to random squares of the student's image, in this order; empty for nothing."""
+        progress = self.progress_at(iteration)
+        found: list[GaussianPatch | BlurPatch] = []
+        if self.gaussian_patch is not None:
+            found.append(GaussianPatch(on_line(self.gaussian_patch.max_sigma, progress)))
+        if self.blur_patch is not None:
+            found.append(BlurPatch(on_line(self.blur_patch.max_sigma_px, progress)))
+        return tuple(found)
 
     def anchor_weight_at(self, iteration: int) -> float:
         """The anchor's weight: constant, on a line, or on half a cosine from ``weight`` to ``final_weight``."""
@@ -141,12 +172,13 @@ class Curriculum:
         return self.stages[bisect_right(self._first_iterations, iteration) - 1]
 
 
-def build(config: CurriculumConfig, epoch_length_iterations: int) -> Curriculum:
+def build(config: CurriculumConfig, epoch_length_iterations: int, crops: Crops = UPSTREAMS_CROPS) -> Curriculum:
     """The stages of ``config`` in iterations.
 
     Args:
         config: checked by `dinov2_noise.curriculum.config.parse_curriculum`.
         epoch_length_iterations: ``train.OFFICIAL_EPOCH_LENGTH``.
+        crops: of the whole config, see `Crops.from_config`; a stage's own come before them.
 
     Raises:
         ValueError: ``epoch_length_iterations`` is less than 1.
@@ -167,6 +199,10 @@ def build(config: CurriculumConfig, epoch_length_iterations: int) -> Curriculum:
                 teacher_view=stage.teacher_view,
                 anchor=stage.anchor,
                 restart=stage.restart,
+                crops=crops.of_stage(stage.crops),
+                low_pass=stage.low_pass,
+                gaussian_patch=stage.gaussian_patch,
+                blur_patch=stage.blur_patch,
             )
         )
         first_iteration += n_iterations

@@ -13,6 +13,9 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
 from dinov2_noise.errors import ConfigError
 
 T = TypeVar("T")
@@ -42,6 +45,26 @@ def build_strict(kind: type[T], node: object, key: str) -> T:
         if field.name not in node and field.default is MISSING and field.default_factory is MISSING:
             raise ConfigError(f"{key}.{field.name} is missing (keys of {key}: {_names(kind)})")
     return kind(**{name: _value(hints[name], value, f"{key}.{name}") for name, value in node.items()})
+
+
+def plain(section: object, key: str) -> object:
+    """What YAML would hold for a section of a config: no OmegaConf, interpolations resolved.
+
+    Raises:
+        ConfigError: a value is ``???``, or an interpolation leads nowhere.
+    """
+    try:
+        if isinstance(section, Mapping) and not OmegaConf.is_config(section):
+            section = OmegaConf.create(dict(section))
+        if not OmegaConf.is_config(section):
+            return section
+        return OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as cause:
+        missing = str(cause.full_key)
+        missing = missing if missing.startswith(key) else f"{key}.{missing}"
+        raise ConfigError(f"{missing} is ???: set it, here or on the command line") from cause
+    except OmegaConfBaseException as cause:
+        raise ConfigError(f"{key} cannot be resolved: {cause}") from cause
 
 
 def choose(value: str, valid: Sequence[str], key: str) -> None:

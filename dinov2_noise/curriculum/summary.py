@@ -7,7 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dinov2_noise.curriculum.config import AnchorConfig, CurriculumConfig, Ramp, StageConfig, ViewShares, ends
+from dinov2_noise.curriculum.config import AnchorConfig, CurriculumConfig, StageConfig, ViewShares
+from dinov2_noise.curriculum.frequency import UPSTREAMS_CROPS, Crops
+from dinov2_noise.curriculum.ramps import shown
 from dinov2_noise.curriculum.schedules import ScheduleSettings
 from dinov2_noise.curriculum.sections import StepConfig
 
@@ -17,7 +19,7 @@ class Setting:
     """What the config alone does not say of a run.
 
     ``n_images``: of the training set. ``batch_size``: images per step and process. ``world_size``: processes.
-    ``precision``, ``attention``: in words.
+    ``precision``, ``attention``: in words. ``crops``: of the whole config.
     """
 
     n_images: int
@@ -26,6 +28,7 @@ class Setting:
     scaling_rule: str
     precision: str
     attention: str
+    crops: Crops = UPSTREAMS_CROPS
 
     @property
     def global_batch(self) -> int:
@@ -44,6 +47,7 @@ def of_run(
         scaling_rule=str(cfg.optim.scaling_rule),
         precision=precision(cfg.compute_precision),
         attention=attention,
+        crops=Crops.from_config(cfg),
     )
     return describe(config, ScheduleSettings.from_config(cfg), step, setting)
 
@@ -60,6 +64,7 @@ def describe(config: CurriculumConfig, settings: ScheduleSettings, step: StepCon
     for index, stage in enumerate(config.stages):
         rows.append((f"stage {index}", f"{stage.name}: {_length(stage.epochs, length, setting)}"))
         rows.append(("", _stage(stage)))
+        rows += [("", text) for text in _images(stage, config, setting.crops)]
     for first, last in _segments(config):
         stages = f"stage {first}" if first == last else f"stages {first}-{last}"
         of_stage = settings.for_stage(config.stages[first])
@@ -89,7 +94,7 @@ def _length(epochs: int, epoch_length: int, setting: Setting) -> str:
 def _stage(stage: StageConfig) -> str:
     view = stage.view
     if isinstance(view, ViewShares):
-        view = f"noisy {_ramp(view.noisy)} and denoised {_ramp(view.denoised)}"
+        view = f"noisy {shown(view.noisy)} and denoised {shown(view.denoised)}"
     parts = [f"view {view}"]
     if stage.teacher_view != "noisy":
         parts.append(f"the teacher sees {stage.teacher_view}")
@@ -102,9 +107,20 @@ def _stage(stage: StageConfig) -> str:
     return ", ".join(parts)
 
 
-def _ramp(ramp: Ramp) -> str:
-    first, last = ends(ramp)
-    return f"{first:g}" if first == last else f"{first:g} to {last:g}"
+def _images(stage: StageConfig, config: CurriculumConfig, crops: Crops) -> list[str]:
+    """Sizes of the crops, where they differ between stages, and what else is done to the images."""
+    parts = []
+    if any(other.crops is not None for other in config.stages):
+        parts.append(f"crops of {crops.of_stage(stage.crops).shown}")
+    if stage.low_pass is not None:
+        order = f" of order {stage.low_pass.order}" if stage.low_pass.kind == "butterworth" else ""
+        cutoff = f"cut-off {shown(stage.low_pass.cutoff_cycles_per_px)} cycles per pixel"
+        parts.append(f"low-pass ({stage.low_pass.kind}{order}, {cutoff})")
+    if stage.gaussian_patch is not None:
+        parts.append(f"noise patch (sigma up to {shown(stage.gaussian_patch.max_sigma)})")
+    if stage.blur_patch is not None:
+        parts.append(f"blur patch (sigma up to {shown(stage.blur_patch.max_sigma_px)} px)")
+    return [", ".join(parts)] if parts else []
 
 
 def _anchor(anchor: AnchorConfig) -> str:

@@ -17,6 +17,7 @@ from dinov2_noise import data
 from dinov2_noise.augment.views import StagedViews
 from dinov2_noise.configs import register_guard
 from dinov2_noise.curriculum.config import parse_curriculum
+from dinov2_noise.curriculum.frequency import Crops, check_crops
 from dinov2_noise.curriculum.sampler import Draw
 from dinov2_noise.curriculum.stages import build
 
@@ -25,8 +26,13 @@ _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
-def crops(config_file: Path, *, index: int, stage: int, number: int = 0) -> Mapping[str, list[Image.Image]]:
+def crops(
+    config_file: Path, *, index: int, stage: int, number: int = 0, iteration: int | None = None
+) -> Mapping[str, list[Image.Image]]:
     """Crops of training sample ``index`` in ``stage``, for the sample number ``number`` of the run.
+
+    Args:
+        iteration: of the run, where ramps within the stage are read; None for the stage's first.
 
     Returns:
         ``global_crops``, ``local_crops`` and, in an anchored stage, ``global_crops_anchor``.
@@ -44,11 +50,14 @@ def crops(config_file: Path, *, index: int, stage: int, number: int = 0) -> Mapp
         global_crops_size=cfg.crops.global_crops_size,
         local_crops_size=cfg.crops.local_crops_size,
     )
-    curriculum = build(config, cfg.train.OFFICIAL_EPOCH_LENGTH)
+    sizes = Crops.from_config(cfg)
+    check_crops(config.stages, sizes)
+    curriculum = build(config, cfg.train.OFFICIAL_EPOCH_LENGTH, sizes)
     views = StagedViews(curriculum, cfg.train.seed)
     source: Any = data.make(cfg.train.dataset_path, transform, None)
-    view = "denoised" if curriculum.stages[stage].view == "denoised" else "noisy"
-    sample = views(source, Draw(index, stage, number, view))
+    shown = curriculum.stages[stage]
+    view = "denoised" if shown.view == "denoised" else "noisy"
+    sample = views(source, Draw(index, stage, number, view, shown.first_iteration if iteration is None else iteration))
     names = ("global_crops", "local_crops", "global_crops_anchor")
     return {name: [_to_image(crop) for crop in sample[name]] for name in names if name in sample}
 

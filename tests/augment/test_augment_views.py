@@ -134,14 +134,14 @@ def test_resumed_batches_equal_the_continued_ones() -> None:
 
 def test_an_image_is_augmented_anew_in_every_pass() -> None:
     samples = Samples()
-    first, second = samples[Draw(4, 1, 4, "noisy")], samples[Draw(4, 1, 4 + SAMPLES, "noisy")]
+    first, second = samples[Draw(4, 1, 4, "noisy", 1)], samples[Draw(4, 1, 4 + SAMPLES, "noisy", 5)]
     assert not torch.equal(first["main"], second["main"])
-    assert torch.equal(first["main"], samples[Draw(4, 1, 4, "noisy")]["main"])
+    assert torch.equal(first["main"], samples[Draw(4, 1, 4, "noisy", 1)]["main"])
 
 
 def test_stage_and_number_are_added_and_the_global_generators_left_alone() -> None:
     before = capture()
-    sample = Samples()[Draw(2, 2, 9, "noisy")]
+    sample = Samples()[Draw(2, 2, 9, "noisy", 2)]
     assert (sample["stage"], sample["number"]) == (2, 9)
     after = capture()
     assert before.python == after.python
@@ -153,7 +153,7 @@ def test_the_callable_survives_pickling() -> None:
     views = StagedViews(curriculum(), seed=3)
     copy = pickle.loads(pickle.dumps(views))
     samples = Samples()
-    ours, theirs = copy(samples, Draw(1, 2, 8, "noisy")), views(samples, Draw(1, 2, 8, "noisy"))
+    ours, theirs = copy(samples, Draw(1, 2, 8, "noisy", 2)), views(samples, Draw(1, 2, 8, "noisy", 2))
     assert torch.equal(ours["main"], theirs["main"])
 
 

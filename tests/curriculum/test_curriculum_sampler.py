@@ -37,6 +37,7 @@ def test_numbers_count_and_the_stage_is_that_of_the_iteration() -> None:
     drawn = draws(15)
     assert [draw.number for draw in drawn] == list(range(60))
     assert [draw.stage for draw in drawn] == [0] * 20 + [1] * 40
+    assert [draw.iteration for draw in drawn] == [number // 4 for number in range(60)]
 
 
 @pytest.mark.parametrize("world", [2, 3])

@@ -89,6 +89,24 @@ def test_what_else_a_stage_can_say() -> None:
     assert lines[12].endswith("stage 2: 0.002 in the config, 0.000395 after the rule sqrt_wrt_1024")
 
 
+def test_crops_filters_and_patches() -> None:
+    low_pass = {"cutoff_cycles_per_px": [0.125, 0.5], "kind": "butterworth", "order": 3}
+    stages: list[dict[str, Any]] = [
+        {"name": "low", "epochs": 3, "view": "denoised", "crops": {"global_crops_size": 112, "local_crops_size": 48}},
+        {"name": "sharper", "epochs": 2, "view": "noisy", "low_pass": low_pass, "blur_patch": {"max_sigma_px": [0, 4]}},
+        {"name": "full", "epochs": 1, "view": "noisy", "gaussian_patch": {"max_sigma": 0.5}},
+    ]
+    config = parse_curriculum({"stages": stages}, total_epochs=6)
+    settings = replace(SETTINGS, epochs=6, epoch_length_iterations=10)
+    lines = describe(config, settings, StepConfig(), SETTING).splitlines()
+    assert [line.strip() for line in lines[7::3][:3]] == [
+        "crops of 112 and 48 px",
+        "crops of 224 and 96 px, low-pass (butterworth of order 3, cut-off 0.125 to 0.5 cycles per pixel), "
+        "blur patch (sigma up to 0 to 4 px)",
+        "crops of 224 and 96 px, noise patch (sigma up to 0.5)",
+    ]
+
+
 def _part(dtype: str, reduced: str = "fp16") -> dict[str, Any]:
     return {"mixed_precision": {"param_dtype": dtype, "reduce_dtype": reduced}}
 
@@ -117,6 +135,8 @@ def test_numbers_come_from_the_merged_config() -> None:
             "optim": optim,
             "teacher": teacher,
             "train": {"batch_size_per_gpu": 16, "OFFICIAL_EPOCH_LENGTH": 5},
+            "crops": {"global_crops_size": 64, "local_crops_size": 32},
+            "student": {"patch_size": 16},
             "compute_precision": {
                 "grad_scaler": False,
                 "student": {"backbone": _part("fp32", "fp32")},

@@ -1,4 +1,6 @@
-"""Run by test_compiled.py in a process of its own: two steps with and without ``step.compile``, the second anchored."""
+"""Run by test_compiled.py in a process of its own: two steps with and without ``step.compile``, the second anchored and
+with larger crops.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,15 @@ CONFIG: dict[str, Any] = {
     "dino": HEAD,
     "optim": {"epochs": 2, "warmup_epochs": 0},
     "crops": {"global_crops_size": 64, "local_crops_size": 32, "local_crops_number": 2},
+    "health": {"period_iterations": 0},  # its file would land in the working directory
     "curriculum": {
         "stages": [
-            {"name": "denoised", "epochs": 1, "view": "denoised"},
+            {
+                "name": "denoised",
+                "epochs": 1,
+                "view": "denoised",
+                "crops": {"global_crops_size": 32, "local_crops_size": 16},
+            },
             {"name": "noisy", "epochs": 1, "view": "noisy", "anchor": {"weight": 1.6}},
         ]
     },
@@ -31,17 +39,18 @@ CONFIG: dict[str, Any] = {
 
 
 def batch(stage: int) -> dict[str, Any]:
-    masks = torch.zeros(4, 16, dtype=torch.bool)
-    masks[:2, 3:8] = True
+    side = (32, 64)[stage]
+    masks = torch.zeros(4, (side // 16) ** 2, dtype=torch.bool)
+    masks[:2, 1:4] = True
     return {
-        "collated_global_crops": torch.randn(4, 3, 64, 64),
-        "collated_global_crops_anchor": torch.randn(4, 3, 64, 64),
-        "collated_local_crops": torch.randn(4, 3, 32, 32),
+        "collated_global_crops": torch.randn(4, 3, side, side),
+        "collated_global_crops_anchor": torch.randn(4, 3, side, side),
+        "collated_local_crops": torch.randn(4, 3, side // 2, side // 2),
         "collated_masks": masks,
         "mask_indices_list": masks.flatten().nonzero().flatten(),
-        "masks_weight": torch.full((10,), 1 / 5),
-        "upperbound": 10,
-        "n_masked_patches": torch.full((1,), 10),
+        "masks_weight": torch.full((6,), 1 / 3),
+        "upperbound": 6,
+        "n_masked_patches": torch.full((1,), 6),
         "stage": stage,
         "number": 2 * stage,
     }

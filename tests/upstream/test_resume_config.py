@@ -76,6 +76,14 @@ def test_images_per_process_are_compared_while_there_is_no_checkpoint(begun: Dic
         ([STAGES[0], {**STAGES[1], "epochs": 6}], 9, ["stage 'noisy': epochs 7 → 6", "optim.epochs: there 10, now 9"]),
         ([STAGES[0], {**STAGES[1], "anchor": {"weight": 2}}], 10, ["stage 'noisy': anchor.weight 1.6 → 2"]),
         ([STAGES[0], {**STAGES[1], "anchor": None}], 10, ["stage 'noisy': anchor {weight: 1.6, "]),
+        (
+            [{**STAGES[0], "crops": {"global_crops_size": 112}}, {**STAGES[1], "gaussian_patch": {"max_sigma": 0.5}}],
+            10,
+            [
+                "stage 'denoised': crops none → {global_crops_size: 112}",
+                "stage 'noisy': gaussian_patch none → {max_sigma: 0.5}",
+            ],
+        ),
         (STAGES[:1], 3, ["stage 'noisy': is gone"]),
         ([*STAGES, {"name": "end", "epochs": 1, "view": "noisy"}], 11, ["stage 'end': is new"]),
         (

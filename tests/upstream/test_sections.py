@@ -11,7 +11,9 @@ import pytest
 from helpers import SmallSet
 from omegaconf import OmegaConf
 
+from dinov2_noise.augment.patches import GaussianPatch
 from dinov2_noise.configs import shipped
+from dinov2_noise.curriculum.frequency import Crops
 from dinov2_noise.curriculum.sections import HealthConfig, StepConfig
 from dinov2_noise.errors import CheckpointError, ConfigError
 from dinov2_noise.upstream import runtime
@@ -47,6 +49,22 @@ def test_defaults_and_values_reach_the_run(tmp_path: Path, small_set: SmallSet) 
     assert (run.step.micro_batches, run.health.period_iterations) == (4, 7)
 
 
+def test_options_for_a_stages_images_reach_the_run(tmp_path: Path, small_set: SmallSet) -> None:
+    prefix = "curriculum.stages.0"
+    merged(
+        *(tmp_path, small_set, f"{prefix}.crops.global_crops_size=112", f"{prefix}.crops.local_crops_size=48"),
+        *(f"{prefix}.low_pass.cutoff_cycles_per_px=[0.1,0.5]", "curriculum.stages.1.gaussian_patch.max_sigma=0.5"),
+    )
+    run = runtime.current()
+    assert run is not None
+    small, full = run.curriculum.stages
+    assert (small.crops, full.crops) == (Crops(112, 48, 16), Crops(224, 96, 16))
+    last = small.low_pass_at(small.n_iterations - 1)
+    assert last is not None
+    assert last.cutoff_cycles_per_px == 0.5
+    assert full.patches_at(full.first_iteration) == (GaussianPatch(0.5),)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -62,6 +80,16 @@ def test_defaults_and_values_reach_the_run(tmp_path: Path, small_set: SmallSet) 
         (["train.OFFICIAL_EPOCH_LENGTH=0"], r"train\.OFFICIAL_EPOCH_LENGTH is 0"),
         (["crops.local_crops_size=100"], r"local_crops_size is 100, not a multiple .* 16: take 96 or 112"),
         (["crops.global_crops_size=8"], r"global_crops_size is 8, not a multiple of student\.patch_size, 16: take 16"),
+        (["crops.global_crops_size=64"], r"^crops: local crops of 96 px are larger than the global ones of 64 px"),
+        (
+            ["curriculum.stages.0.crops.global_crops_size=100"],
+            r"curriculum\.stages\[0\]\.crops\.global_crops_size is 100, not a multiple .* 16: take 96 or 112",
+        ),
+        (
+            ["curriculum.stages.1.crops.global_crops_size=112"],
+            r"curriculum\.stages\[1\]\.crops: the last stage has crops of 112 and 96 px, but the position grid is made",
+        ),
+        (["curriculum.stages.0.gaussian_patch.max_sigma=50"], r"stages\[0\]\.gaussian_patch\.max_sigma is 50"),
         (["curriculum=null", "health.trial_save=false"], r"the sections step and health need a curriculum"),
     ],
 )

@@ -1,12 +1,15 @@
 """``dinov2.data.augmentations``: the same random view of a noisy image and of its denoised twin.
 
 Replaced: `DataAugmentationDINO`, by a subclass that also takes `Views`. Crops of the main image come from upstream's
-own ``__call__``; the twin's global crops replay the same random draws. Given an image it is upstream's. Read against
-lines 32-118.
+own ``__call__``; the twin's global crops replay the same random draws. Given an image it is upstream's. For stages
+with other crops it makes one of its kind for their sizes. Read against lines 32-118.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dinov2_noise.augment.replay import capture, replay
@@ -24,6 +27,16 @@ def _written_for(
 ) -> None: ...
 
 
+@contextmanager
+def _quiet(module: Any) -> Iterator[None]:
+    """Without the eight lines that upstream logs for each augmentation: here they would come from every worker."""
+    kept, module.logger = module.logger, logging.Logger("quiet", level=logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        module.logger = kept
+
+
 def attach(module: Any) -> None:
     upstream_class = module.DataAugmentationDINO
     expect_signature(upstream_class, "__init__", _written_for)
@@ -33,6 +46,15 @@ def attach(module: Any) -> None:
         """Upstream's crops, and for `Views` with a twin also ``global_crops_anchor`` of the twin."""
 
         takes_views = True
+
+        def at_sizes(self, global_px: int, local_px: int) -> Any:
+            """The same augmentation with crops of other sizes in pixels; made once, silently, and then kept."""
+            others = self.__dict__.setdefault("_others", {})
+            if (global_px, local_px) not in others:
+                scales = (self.global_crops_scale, self.local_crops_scale, self.local_crops_number)
+                with _quiet(module):
+                    others[global_px, local_px] = type(self)(*scales, global_px, local_px)
+            return others[global_px, local_px]
 
         def __call__(self, image: Any) -> dict[str, Any]:
             if not isinstance(image, Views):

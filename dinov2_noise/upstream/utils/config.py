@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from dinov2_noise import data
 from dinov2_noise.configs import GUARD, register_guard, resolve_config_file
 from dinov2_noise.curriculum.config import parse_curriculum
+from dinov2_noise.curriculum.frequency import Crops, check_crops
 from dinov2_noise.curriculum.schedules import ScheduleSettings, staged_schedules
 from dinov2_noise.curriculum.sections import parse_health, parse_step
 from dinov2_noise.curriculum.stages import build
@@ -66,8 +67,10 @@ def prepare(cfg: Any, args: Any, upstream_defaults: Any) -> None:
     if cfg.get("curriculum") is not None:
         strict.check_numbers(cfg)
         config = parse_curriculum(cfg.curriculum, total_epochs=cfg.optim.epochs)
+        crops = Crops.from_config(cfg)
+        check_crops(config.stages, crops)
         step = parse_step(cfg.get("step"), batch_size=cfg.train.batch_size_per_gpu)
-        curriculum = build(config, cfg.train.OFFICIAL_EPOCH_LENGTH)
+        curriculum = build(config, cfg.train.OFFICIAL_EPOCH_LENGTH, crops)
         run = runtime.Run(cfg, config, curriculum, step, parse_health(cfg.get("health")))
         run.first_iteration = strict.first_iteration(cfg, args, curriculum.total_iterations)
         logger.info("dinov2-noise: curriculum of %d stages", len(config.stages))

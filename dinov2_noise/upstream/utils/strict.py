@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dinov2_noise import data
 from dinov2_noise.curriculum.config import parse_curriculum
+from dinov2_noise.curriculum.frequency import Crops, check_sides
 from dinov2_noise.errors import ConfigError, DatasetStringError, OutputFolderError
 
 logger = logging.getLogger("dinov2")
@@ -56,7 +57,7 @@ def check_numbers(cfg: Any) -> None:
     """Numbers of upstream's that it takes as they come, with odd consequences.
 
     Raises:
-        ConfigError: one is out of its range, or the crops do not divide into patches.
+        ConfigError: one is out of its range, or the crops do not divide into patches, or the local ones are larger.
     """
     least = {
         **dict.fromkeys(("train.batch_size_per_gpu", "train.OFFICIAL_EPOCH_LENGTH", "optim.epochs"), 1),
@@ -68,14 +69,7 @@ def check_numbers(cfg: Any) -> None:
         value = OmegaConf.select(cfg, key)
         if value < bound:
             raise ConfigError(f"{key} is {value}: it must be at least {bound}")
-    patch = cfg.student.patch_size
-    for key in ("crops.global_crops_size", "crops.local_crops_size"):
-        size = OmegaConf.select(cfg, key)
-        if size < patch or size % patch:
-            raise ConfigError(
-                f"{key} is {size}, not a multiple of student.patch_size, {patch}: take {max(size // patch, 1) * patch} "
-                f"or {(size // patch + 1) * patch}"
-            )
+    check_sides(Crops.from_config(cfg), "crops")
 
 
 def first_iteration(cfg: Any, args: Any, total_iterations: int) -> int:

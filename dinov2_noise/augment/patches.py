@@ -1,0 +1,146 @@
+"""Random squares of an image made worse: Gaussian noise, as FastDINOv2 does, or Gaussian blur.
+
+"FastDINOv2: Frequency Based Curriculum Learning Improves Robustness and Training Speed" (arXiv 2507.03779) puts noise
+on one square of every image, before it is cropped: the side is uniform among 1 … min(H, W), its place uniform among
+those that lie in the image, the standard deviation uniform in [0, max]. Noise drowns the high frequencies of a square
+and teaches to do with the low ones there. Such patches go back to R. Gontijo Lopes et al., "Improving Robustness
+Without Sacrificing Accuracy with Patch Gaussian Augmentation", 2019 (arXiv 1906.02611), where the square may hang over
+the image's edge. The blurred square is the counterpart, and ours.
+
+A patch holds no random state; a generator is an argument. Pictures are 8-bit RGB or grey, and stay so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dinov2_noise.augment.pixels import pixels_uint8, rounded_uint8
+
+# Standard deviations after which the Gaussian is cut off: 0.006 % of it lie beyond.
+TRUNCATE_SIGMAS = 4.0
+
+
+class Placed(NamedTuple):
+    """A square in an image, rows ``top`` … ``top + side - 1``, and how strong it is (units as the patch's maximum)."""
+
+    top: int
+    left: int
+    side: int
+    sigma: float
+
+
+@dataclass(frozen=True)
+class GaussianPatch:
+    """Additive white Gaussian noise in a random square: y = clip(x + N(0, sigma^2), 0, 1), x in [0, 1].
+
+    Noise is independent per pixel and channel. The result is rounded to 8 bit.
+
+    Attributes:
+        max_sigma: sigma is drawn from U(0, max_sigma), on [0, 1]; at least 0. Published: 0.5.
+    """
+
+    max_sigma: float
+
+    def __post_init__(self) -> None:
+        _check_maximum("max_sigma", self.max_sigma)
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Placed:
+        """Side, place and sigma for an image of this size in pixels, drawn in this order: side, top, left, sigma."""
+        return _draw(height, width, self.max_sigma, rng)
+
+    def apply(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """A copy of ``image`` with noise in one square; after the draws of `draw` come those of the noise.
+
+        Raises:
+            ValueError: the picture is neither 8-bit RGB nor grey.
+        """
+        pixels = pixels_uint8(image)
+        placed = self.draw(pixels.shape[0], pixels.shape[1], rng)
+        square = _square(pixels, placed)
+        noise = rng.standard_normal(square.shape, dtype=np.float32)
+        square[...] = rounded_uint8(square + np.float32(255 * placed.sigma) * noise)
+        return Image.fromarray(pixels)
+
+
+@dataclass(frozen=True)
+class BlurPatch:
+    """Gaussian blur of a random square, which sees nothing of the image around it (mirrored at its edges).
+
+    A true Gaussian, sampled and cut off after four standard deviations, not the box blurs of Pillow's
+    ``GaussianBlur``. The result is rounded to 8 bit.
+
+    Attributes:
+        max_sigma_px: sigma is drawn from U(0, max_sigma_px), in pixels; at least 0.
+    """
+
+    max_sigma_px: float
+
+    def __post_init__(self) -> None:
+        _check_maximum("max_sigma_px", self.max_sigma_px)
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Placed:
+        """Side, place and sigma for an image of this size in pixels, drawn in this order: side, top, left, sigma."""
+        return _draw(height, width, self.max_sigma_px, rng)
+
+    def apply(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """A copy of ``image`` with one square blurred.
+
+        Raises:
+            ValueError: the picture is neither 8-bit RGB nor grey.
+        """
+        pixels = pixels_uint8(image)
+        placed = self.draw(pixels.shape[0], pixels.shape[1], rng)
+        square = _square(pixels, placed)
+        square[...] = rounded_uint8(gaussian_blur(square.astype(np.float32), placed.sigma))
+        return Image.fromarray(pixels)
+
+
+def gaussian_blur(image: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
+    """Convolution of (H, W) or (H, W, C) with a Gaussian of standard deviation ``sigma_px``, per channel.
+
+    The weights exp(-i^2 / (2 sigma^2)), |i| <= 4 sigma rounded, sum to 1; beyond the edges the image is mirrored, the
+    outermost pixels included.
+    """
+    radius = int(TRUNCATE_SIGMAS * sigma_px + 0.5)
+    if radius == 0:
+        return image
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (offsets / sigma_px) ** 2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    return _convolved(_convolved(image, weights, axis=0), weights, axis=1)
+
+
+def _convolved(image: NDArray[np.float32], weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Along one axis with an odd, symmetric kernel."""
+    radius, length = len(weights) // 2, image.shape[axis]
+    padding = [(radius, radius) if number == axis else (0, 0) for number in range(image.ndim)]
+    mirrored = np.moveaxis(np.pad(image, padding, mode="symmetric"), axis, 0)
+    result = weights[radius] * mirrored[radius : radius + length]
+    for offset in range(1, radius + 1):
+        below, above = radius - offset, radius + offset
+        result += weights[above] * (mirrored[below : below + length] + mirrored[above : above + length])
+    return np.moveaxis(result, 0, axis)
+
+
+def _draw(height: int, width: int, maximum: float, rng: np.random.Generator) -> Placed:
+    side = int(rng.integers(1, min(height, width), endpoint=True))
+    top = int(rng.integers(0, height - side, endpoint=True))
+    left = int(rng.integers(0, width - side, endpoint=True))
+    return Placed(top, left, side, float(rng.uniform(0.0, maximum)))
+
+
+def _square(pixels: NDArray[np.uint8], placed: Placed) -> NDArray[np.uint8]:
+    """The square itself, not a copy."""
+    top, left, side, _ = placed
+    return pixels[top : top + side, left : left + side]
+
+
+def _check_maximum(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} {value}: it must be 0 or more")
