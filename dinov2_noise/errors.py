@@ -15,7 +15,7 @@ class ConfigError(DinoNoiseError, ValueError):
 
 
 class NoiseNameError(DinoNoiseError, ValueError):
-    """A noise name such as ``gauss255`` cannot be parsed."""
+    """A noise such as ``gauss255``, or a corruption such as ``fog/3``, cannot be parsed."""
 
 
 class DatasetStringError(DinoNoiseError, ValueError):

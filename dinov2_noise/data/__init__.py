@@ -2,6 +2,7 @@
 
 from dinov2_noise.data.datasets import DrawLike, NoisyImageFolder, NoisyImageNet, PairedImages, ViewLoader
 from dinov2_noise.data.decode import image_size, load_rgb
+from dinov2_noise.data.imagenet_c import CorruptedImageNet, StoredCell, find_cells
 from dinov2_noise.data.index import build_index, default_extra
 from dinov2_noise.data.pairs import PairedSource, check_pairs
 from dinov2_noise.data.strings import (
@@ -15,6 +16,7 @@ from dinov2_noise.data.strings import (
 
 __all__ = [
     "DATASETS",
+    "CorruptedImageNet",
     "DatasetKind",
     "DatasetSpec",
     "DrawLike",
@@ -22,10 +24,12 @@ __all__ = [
     "NoisyImageNet",
     "PairedImages",
     "PairedSource",
+    "StoredCell",
     "ViewLoader",
     "build_index",
     "check_pairs",
     "default_extra",
+    "find_cells",
     "image_size",
     "load_rgb",
     "make",

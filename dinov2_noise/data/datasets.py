@@ -26,6 +26,7 @@ from dinov2_noise.data.strings import DatasetSpec, Transform, register_dataset
 from dinov2_noise.errors import DatasetStringError, MetadataError, MissingFolderError, PairError, PluginError
 from dinov2_noise.files import list_images
 from dinov2_noise.noise import noisy_uint8
+from dinov2_noise.noise.corruptions import Corruption, corrupted_uint8, standard_crop
 
 
 class DrawLike(Protocol):
@@ -106,16 +107,22 @@ class PairedImages(Dataset[tuple[Any, Any]]):
         return self.view_loader(self, item), self._final_target(operator.index(item.index))
 
     def noisy(self, index: int) -> Image.Image:
-        """The image below the root in 8-bit RGB, with the noise of the spec, if any, added.
+        """The image below the root in 8-bit RGB, with the noise of the spec, if any, then its corruption.
 
-        The noise equals, pixel by pixel, that of a folder written by ``dinov2-noise add-noise`` from the same root.
+        Each equals, pixel by pixel, that of a folder written by ``dinov2-noise add-noise`` or ``corrupt`` from the
+        same root.
         """
-        path = self.relative_path(index)
-        image = load_rgb(self.spec.root / path)
-        if self.spec.noise is None:
-            return image
-        pixels = noisy_uint8(np.asarray(image), self.spec.noise, relative_path=path, base_seed=self.spec.noise_seed)
-        return Image.fromarray(pixels)
+        spec, path = self.spec, self.relative_path(index)
+        image = load_rgb(spec.root / path)
+        if spec.noise is not None:
+            pixels = noisy_uint8(np.asarray(image), spec.noise, relative_path=path, base_seed=spec.noise_seed)
+            image = Image.fromarray(pixels)
+        return image if spec.corruption is None else self._corrupted(image, path, spec.corruption)
+
+    def _corrupted(self, image: Image.Image, path: str, corruption: Corruption) -> Image.Image:
+        size, seed = self.spec.corruption_size, self.spec.corruption_seed
+        pixels = np.asarray(image if size is None else standard_crop(image, size))
+        return Image.fromarray(corrupted_uint8(pixels, corruption, relative_path=path, base_seed=seed))
 
     def denoised(self, index: int) -> Image.Image:
         """The twin of image ``index``: same relative path below the denoised root, any image suffix, ``.png`` first.
@@ -143,7 +150,7 @@ class PairedImages(Dataset[tuple[Any, Any]]):
         return image
 
     def get_image_data(self, index: int) -> bytes:
-        """The bytes of the file below the root: as stored, without on-the-fly noise."""
+        """The bytes of the file below the root: as stored, without on-the-fly noise or corruption."""
         return (self.spec.root / self.relative_path(index)).read_bytes()
 
     def _final_target(self, index: int) -> Any:
@@ -283,4 +290,4 @@ def _by(size: tuple[int, int]) -> str:
 
 
 register_dataset("ImageNet", NoisyImageNet, required=("split", "root"))
-register_dataset("ImageFolder", NoisyImageFolder, keys=("root", "denoised", "noise"))
+register_dataset("ImageFolder", NoisyImageFolder, keys=("root", "denoised", "noise", "corruption"))

@@ -137,14 +137,19 @@ def _class_names(root: Path, classes: Iterable[str]) -> dict[str, str]:
     path = root / LABELS_NAME
     if not path.is_file():
         return {class_id: class_id for class_id in classes}
-    labels = _read_labels(path)
+    labels = read_labels(path)
     for class_id in classes:
         if class_id not in labels:
             raise MetadataError(f"class folder {class_id} is not in {path}: add a row `{class_id},name`")
     return labels
 
 
-def _read_labels(path: Path) -> dict[str, str]:
+def read_labels(path: Path) -> dict[str, str]:
+    """Class ids and their names from ``labels.txt``, rows ``class_id,name``.
+
+    Raises:
+        MetadataError: it cannot be read, or a row has no name.
+    """
     labels = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -1,5 +1,7 @@
 """Dataset strings: ``ImageNet:split=TRAIN:root=R:extra=E:denoised=D:noise=gauss255,seed=42`` → a dataset.
 
+For evaluation, ``corruption=fog/3[,seed=42][,size=224]`` may stand in the place of ``denoised=``.
+
 All names of datasets are in :data:`DATASETS`; :func:`register_dataset` adds one.
 """
 
@@ -14,9 +16,10 @@ from torch.utils.data import Dataset
 
 from dinov2_noise.errors import DatasetStringError
 from dinov2_noise.noise import DEFAULT_SEED, NoiseModel, parse
+from dinov2_noise.noise.corruptions import STANDARD_SIZE_PX, Corruption, parse_corruption
 
 SPLITS = ("TRAIN", "VAL", "TEST")
-KEYS = ("split", "root", "extra", "denoised", "noise")
+KEYS = ("split", "root", "extra", "denoised", "noise", "corruption")
 
 Transform = Callable[[Any], Any]
 
@@ -33,6 +36,10 @@ class DatasetSpec:
         denoised: root of the denoised twins, for paired views.
         noise: added on the fly to the images of ``root``.
         noise_seed: base seed of that noise.
+        corruption: applied on the fly, after the noise.
+        corruption_seed: base seed of that corruption.
+        corruption_size: side in pixels of ImageNet-C's centre crop, which is made before corrupting (see
+            `standard_crop`); None leaves the image its size.
     """
 
     name: str
@@ -42,6 +49,9 @@ class DatasetSpec:
     denoised: Path | None = None
     noise: NoiseModel | None = None
     noise_seed: int = DEFAULT_SEED
+    corruption: Corruption | None = None
+    corruption_seed: int = DEFAULT_SEED
+    corruption_size: int | None = STANDARD_SIZE_PX
 
 
 DatasetFactory = Callable[[DatasetSpec, Transform | None, Transform | None], Dataset[Any]]
@@ -85,8 +95,9 @@ def parse_dataset_string(text: str) -> DatasetSpec:
     """Parse ``NAME:key=value:key=value…``; a value may hold ``=`` but no ``:``.
 
     Raises:
-        DatasetStringError: the name, a key, the split or the seed is unknown, or a key is missing or given twice.
-        NoiseNameError: the value of ``noise`` is no noise.
+        DatasetStringError: the name, a key, the split or an option is unknown, or a key is missing or given twice, or
+            ``denoised`` and ``corruption`` are both given.
+        NoiseNameError: the value of ``noise`` is no noise, or that of ``corruption`` no corruption.
     """
     name, *tokens = text.split(":")
     kind = DATASETS.get(name)
@@ -99,6 +110,10 @@ def parse_dataset_string(text: str) -> DatasetSpec:
         raise DatasetStringError(f"{' and '.join(missing)} missing in {text!r}: it needs at least {name}:{needed}")
     if "split" in values and values["split"] not in SPLITS:
         raise DatasetStringError(f"unknown split {values['split']!r} in {text!r}: valid are {', '.join(SPLITS)}")
+    if "denoised" in values and "corruption" in values:
+        raise DatasetStringError(
+            f"denoised= and corruption= in {text!r}: pairs are for training, corruptions for evaluation; take one out"
+        )
     noise, seed = _parse_noise(text, values.get("noise"))
     return DatasetSpec(
         name=name,
@@ -108,6 +123,7 @@ def parse_dataset_string(text: str) -> DatasetSpec:
         denoised=_optional_path(values, "denoised"),
         noise=noise,
         noise_seed=seed,
+        **_parse_corruption(text, values.get("corruption")),
     )
 
 
@@ -146,9 +162,32 @@ def _parse_noise(text: str, value: str | None) -> tuple[NoiseModel | None, int]:
     if not comma:
         return parse(name), DEFAULT_SEED
     key, _, seed = option.partition("=")
-    if key != "seed" or not (seed.isascii() and seed.removeprefix("-").isdigit()):
+    if key != "seed" or not _is_integer(seed):
         raise DatasetStringError(f"noise={value} in {text!r}: write noise=NAME or noise=NAME,seed=INTEGER")
     return parse(name), int(seed)
+
+
+def _parse_corruption(text: str, value: str | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    label, *options = value.split(",")
+    given = dict(option.partition("=")[::2] for option in options)
+    seed, size = given.get("seed", str(DEFAULT_SEED)), given.get("size", str(STANDARD_SIZE_PX))
+    is_size = size == "full" or (size.isascii() and size.isdigit() and int(size) > 0)
+    if len(given) < len(options) or not {*given} <= {"seed", "size"} or not _is_integer(seed) or not is_size:
+        raise DatasetStringError(
+            f"corruption={value} in {text!r}: write corruption=NAME/SEVERITY, then, where wanted, ,seed=INTEGER and "
+            ",size=PIXELS or ,size=full"
+        )
+    return {
+        "corruption": parse_corruption(label),
+        "corruption_seed": int(seed),
+        "corruption_size": None if size == "full" else int(size),
+    }
+
+
+def _is_integer(text: str) -> bool:
+    return text.isascii() and text.removeprefix("-").isdigit()
 
 
 def _optional_path(values: Mapping[str, str], key: str) -> Path | None:

@@ -7,6 +7,7 @@ import pytest
 from dinov2_noise.data import DATASETS, DatasetSpec, make, parse_dataset_string, register_dataset
 from dinov2_noise.errors import DatasetStringError, NoiseNameError
 from dinov2_noise.noise import Gaussian, Shot, Speckle
+from dinov2_noise.noise.corruptions import Corruption
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,27 @@ from dinov2_noise.noise import Gaussian, Shot, Speckle
             DatasetSpec("ImageFolder", Path("/r"), noise=Speckle(0.4), noise_seed=-1),
         ),
         ("ImageFolder:root=~/r", DatasetSpec("ImageFolder", Path("~/r").expanduser())),
+        (
+            "ImageNet:split=VAL:root=/r:corruption=fog/3",
+            DatasetSpec("ImageNet", Path("/r"), "VAL", corruption=Corruption("fog", 3)),
+        ),
+        (
+            "ImageFolder:corruption=glass_blur/5,seed=-7,size=full:root=/r:noise=shot3,seed=1",
+            DatasetSpec(
+                "ImageFolder",
+                Path("/r"),
+                noise=Shot(3),
+                noise_seed=1,
+                corruption=Corruption("glass_blur", 5),
+                corruption_seed=-7,
+                corruption_size=None,
+            ),
+        ),
+        (
+            "ImageFolder:root=/r:corruption=snow/1,size=112",
+            DatasetSpec("ImageFolder", Path("/r"), corruption=Corruption("snow", 1), corruption_size=112),
+        ),
+        ("ImageNetC:root=/c/fog/3:extra=/e", DatasetSpec("ImageNetC", Path("/c/fog/3"), extra=Path("/e"))),
     ],
 )
 def test_grammar(text, spec):
@@ -54,11 +76,26 @@ def test_grammar(text, spec):
         ("ImageFolder:root=/r:noise=gauss255,seed=", "noise=NAME,seed=INTEGER"),
         ("ImageFolder:root=/r:noise=gauss255,seed=1.5", "noise=NAME,seed=INTEGER"),
         ("ImageFolder:root=/r:noise=gauss255,", "noise=NAME,seed=INTEGER"),
+        ("ImageFolder:root=/r:corruption=fog/3,", "corruption=NAME/SEVERITY.*seed=INTEGER.*size=PIXELS"),
+        ("ImageFolder:root=/r:corruption=fog/3,sed=1", "corruption=NAME/SEVERITY"),
+        ("ImageFolder:root=/r:corruption=fog/3,seed=", "corruption=NAME/SEVERITY"),
+        ("ImageFolder:root=/r:corruption=fog/3,seed=1,seed=1", "corruption=NAME/SEVERITY"),
+        ("ImageFolder:root=/r:corruption=fog/3,size=0", "corruption=NAME/SEVERITY"),
+        ("ImageFolder:root=/r:corruption=fog/3,size=half", "corruption=NAME/SEVERITY"),
+        ("ImageFolder:root=/r:denoised=/d:corruption=fog/3", "denoised= and corruption=.*take one out"),
+        ("ImageNetC:root=/r:split=VAL", "unknown key 'split'.*root, extra"),
     ],
 )
 def test_what_is_wrong_is_said_and_what_is_valid(text, message):
     with pytest.raises(DatasetStringError, match=message):
         parse_dataset_string(text)
+
+
+def test_bad_corruption_name():
+    with pytest.raises(NoiseNameError, match=r"'smoke'.*gaussian_noise"):
+        parse_dataset_string("ImageFolder:root=/r:corruption=smoke/3")
+    with pytest.raises(NoiseNameError, match="fog/1 to fog/5"):
+        parse_dataset_string("ImageFolder:root=/r:corruption=fog,seed=3")
 
 
 def test_bad_noise_name():
@@ -81,7 +118,7 @@ def test_a_dataset_of_the_user_is_made_by_its_factory(registry):
     assert made == [(DatasetSpec("Mine", Path("/r"), denoised=Path("/d")), "transform", "target transform")]
     with pytest.raises(DatasetStringError, match="unknown key 'split'"):
         make("Mine:root=/r:split=TRAIN")
-    with pytest.raises(DatasetStringError, match="ImageFolder, ImageNet, Mine"):
+    with pytest.raises(DatasetStringError, match="ImageFolder, ImageNet, ImageNetC, Mine"):
         make("Other:root=/r")
 
 
