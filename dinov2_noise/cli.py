@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dinov2_noise.errors import DinoNoiseError
+from dinov2_noise.evaluate_cli import evaluate_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 denoise_app = typer.Typer(no_args_is_help=True, help="Train a self-supervised denoiser on noisy images, and apply it.")
 app.add_typer(denoise_app, name="denoise")
+app.add_typer(evaluate_app, name="evaluate")
 console = Console()
 
 Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core.")]
@@ -114,6 +116,37 @@ def add_noise(
     print(f"{destination}: {count} images written")
 
 
+@app.command()
+def corrupt(
+    source: Annotated[Path, typer.Argument(help="Folder of clean images; of a root with val/, only that is read.")],
+    destination: Annotated[Path, typer.Argument(help="New folder; a cell goes to DESTINATION/fog/3/… (PNG).")],
+    corruptions: Annotated[
+        str, typer.Option(help="all (19), standard (15), extra (4), or names: fog,snow.")
+    ] = "standard",
+    severities: Annotated[str, typer.Option(help="1 (mild) to 5, separated by commas.")] = "1,2,3,4,5",
+    seed: Annotated[int, typer.Option(help="Base seed.")] = 42,
+    size: Annotated[str, typer.Option(help="Side of the centre crop in px, made first; full for none.")] = "224",
+    workers: Workers = None,
+    shard: Annotated[str, typer.Option(help="i/n: the i-th of n such commands that share the work.")] = "1/1",
+) -> None:
+    """Write the corruptions of ImageNet-C of every image of a folder."""
+    from dinov2_noise.files import parse_shard, read_manifest
+    from dinov2_noise.noise import corruptions as parts
+
+    names, levels = parts.parse_names(corruptions), parts.parse_severities(severities)
+    count = parts.corrupt_folder(
+        source,
+        destination,
+        [parts.Corruption(name, level) for name in names for level in levels],
+        base_seed=seed,
+        size_px=parts.parse_size(size),
+        workers=workers,
+        shard=parse_shard(shard),
+    )
+    rest = "" if read_manifest(destination)["complete"] else "; not complete yet: other shards are missing"
+    print(f"{destination}: {len(names) * len(levels)} corruptions of {count} images written{rest}")
+
+
 @denoise_app.command("train")
 def denoise_train(
     noisy: Annotated[Path, typer.Argument(help="Folder of noisy images; no clean image is read.")],
@@ -172,15 +205,30 @@ def denoise_apply(
 def train(
     context: typer.Context,
     config: Annotated[str, typer.Argument(help="A config file, or the name of a shipped one.")],
-    output: Annotated[Path, typer.Option(help="Output folder of the run.")],
+    output: Annotated[Path | None, typer.Option(help="Output folder of the run; not for --estimate.")] = None,
     gpus: Annotated[
         int, typer.Option(help="Processes on this machine, one per GPU (CPU processes where there is none).")
     ] = 1,
     no_resume: Annotated[
         bool, typer.Option("--no-resume", help="Start afresh even if OUTPUT holds checkpoints of this config.")
     ] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only count what it will cost; the next three add hours to that.")
+    ] = False,
+    rate: Annotated[str | None, typer.Option(help="Estimate hours at so much per GPU, as 40TFLOPs.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Estimate hours at this machine's measured rate.")] = False,
+    like: Annotated[Path | None, typer.Option(help="Estimate hours at the speed of the run in this folder.")] = None,
 ) -> None:
     """Start upstream's training on this machine, without SLURM; append key=value to change the config."""
+    if estimate:
+        from dinov2_noise.upstream.estimate import estimate as count
+
+        print(count(config, context.args, processes=gpus, rate=rate, measure=measure, like=like))
+        return
+    if rate is not None or measure or like is not None:
+        raise typer.BadParameter("they belong to --estimate", param_hint="--rate, --measure, --like")
+    if output is None:
+        raise typer.BadParameter("it is missing", param_hint="--output")
     from dinov2_noise.launch import run as launch
     from dinov2_noise.launch import train_command
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from dinov2_noise import __version__
-from dinov2_noise.errors import MissingFolderError, OutputFolderError
+from dinov2_noise.errors import ConfigError, MissingFolderError, OutputFolderError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MANIFEST_NAME = "manifest.json"
+
+_SHARD = re.compile(r"(\d+)/(\d+)", re.ASCII)
 
 
 @contextmanager
@@ -29,7 +33,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix (encoders look at it) and starts with a dot (listings skip it).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    # No process number: the shards of a job may write one file at a time from machines with the same numbers.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -41,6 +46,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` as indented JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``2/8``, the second of eight commands that share some work, as (2, 8).
+
+    Raises:
+        ConfigError: another form, or not 1 <= i <= n.
+    """
+    match = _SHARD.fullmatch(text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(f"shard {text!r} is not i/n with i from 1 to n, such as 2/8")
+    return int(match[1]), int(match[2])
 
 
 def list_images(root: Path, *, what: str = "image folder") -> list[str]:
@@ -93,10 +110,12 @@ class OutputFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise OutputFolderError(f"output {self.path} is a file: choose another output folder")
+        # Listed before the manifest is looked for: another shard may be writing it, and more, just now.
+        is_filled = self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir())
         if self.manifest_path.exists():
             self._check_same_job(read_manifest(self.path))
             return
-        if self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+        if is_filled:
             raise OutputFolderError(
                 f"output folder {self.path} is not empty and was not written by `dinov2-noise {self.command}`: "
                 "choose an empty or new folder"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dinov2_noise.curriculum.config import AnchorConfig, OptimOverrides, StageConfig, TeacherOverrides
+from dinov2_noise.curriculum.frequency import BlurPatchConfig, CropsConfig, GaussianPatchConfig, LowPassConfig
 from dinov2_noise.curriculum.sections import HealthConfig, StepConfig
 from dinov2_noise.upstream import SEAMS
 
@@ -30,7 +31,7 @@ FLOW = [
     ["report"],
     ["upstream"],
     ["plugin", "launch"],
-    ["doctor", "demo", "recipes"],
+    ["doctor", "demo", "recipes", "evaluate_cli"],
     ["cli"],
     ["__main__"],
 ]
@@ -94,7 +95,9 @@ def test_every_config_field_is_read_somewhere() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
                 attributes.add(node.attr)
-    read = {field.name for kind in (StageConfig, AnchorConfig, StepConfig, HealthConfig) for field in fields(kind)}
+    kinds = (StageConfig, AnchorConfig, StepConfig, HealthConfig)
+    images = (CropsConfig, LowPassConfig, GaussianPatchConfig, BlurPatchConfig)
+    read = {field.name for kind in (*kinds, *images) for field in fields(kind)}
     assert read <= attributes
     # Overrides are read by name in ScheduleSettings, whose fields they replace.
     from dinov2_noise.curriculum.schedules import ScheduleSettings

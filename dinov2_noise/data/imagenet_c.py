@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from dinov2_noise.data.datasets import PairedImages
 from dinov2_noise.data.index import decode_path, encode_paths, read_labels
 from dinov2_noise.data.strings import register_dataset
-from dinov2_noise.errors import MetadataError, MissingFolderError
+from dinov2_noise.errors import ConfigError, MetadataError, MissingFolderError
 from dinov2_noise.files import MANIFEST_NAME, list_images, read_manifest
 from dinov2_noise.noise.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, Corruption
 from dinov2_noise.noise.folder import LABELS_NAME
 
 _SPLIT = "val"
+_GROUPS = ("noise", "blur", "weather", "digital", "extra")
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,14 @@ def find_cells(
 
     Raises:
         MissingFolderError: ``root`` does not exist or has no cell at all, or wanted ones are missing (all are named),
-            or ``corrupt`` has not finished writing.
+            or ``corrupt`` has not finished writing; this last one whatever ``allow_missing`` is.
+        ConfigError: a cell lies in two folders.
     """
     if not root.is_dir():
         raise MissingFolderError(f"folder of corrupted images {root} does not exist: check the path")
-    if not allow_missing and (root / MANIFEST_NAME).is_file() and not read_manifest(root).get("complete"):
-        raise MissingFolderError(f"{root} is not complete: run the same `dinov2-noise corrupt` again, it continues")
     present = {cell.corruption: cell for cell in _present(root)}
+    for folder in {cell.root.parent.parent for cell in present.values()}:
+        _check_finished(folder)
     if not present:
         raise MissingFolderError(
             f"{root} holds no corrupted images: expected {root}/fog/3/<class>/…, {root}/weather/fog/3/<class>/… or "
@@ -83,29 +85,56 @@ def _present(root: Path) -> Iterator[StoredCell]:
     for name in CORRUPTIONS + EXTRA_CORRUPTIONS:
         for severity in SEVERITIES:
             corruption = Corruption(name, severity)
-            for folder in (root, *groups):
-                cell = folder / corruption.label
-                if cell.is_dir() and any(entry.is_dir() for entry in cell.iterdir()):
-                    yield StoredCell(corruption, cell)
-                    break
+            cells = [cell for folder in (root, *groups) if _has_folders(cell := folder / corruption.label)]
+            if len({cell.resolve() for cell in cells}) > 1:
+                raise ConfigError(
+                    f"{corruption.label} lies in both {cells[0]} and {cells[1]}: give the one of "
+                    f"{cells[0].parent.parent} and {cells[1].parent.parent} that is meant"
+                )
+            if cells:
+                yield StoredCell(corruption, cells[0])
+
+
+def _has_folders(cell: Path) -> bool:
+    return cell.is_dir() and any(entry.is_dir() and not entry.name.startswith(".") for entry in cell.iterdir())
+
+
+def _check_finished(folder: Path) -> None:
+    """Check that ``corrupt``, if it wrote the cells in ``folder``, has finished: a part has another accuracy.
+
+    Raises:
+        MissingFolderError: it has not.
+    """
+    if not (folder / MANIFEST_NAME).is_file():
+        return
+    manifest = read_manifest(folder)
+    if manifest.get("command") == "corrupt" and not manifest.get("complete"):
+        raise MissingFolderError(
+            f"{folder} is not complete: run the same `dinov2-noise corrupt` (all of its shards) again, it continues"
+        )
 
 
 class CorruptedImageNet(PairedImages):
     """``ImageNetC:root=R/fog/3[:extra=E]``: class folders right below the root or below its ``val``; no index.
 
     A class's index is its place in the list of classes: that of the metadata in ``extra`` (a folder written by
-    ``dinov2-noise index`` for the training set, or one with its ``labels.txt``), else the sorted ids of the root's own
-    ``labels.txt``, else the sorted names of the class folders. Only the first is sure to agree with a training set of
-    other classes than these.
+    ``dinov2-noise index`` for the training set, or one with its ``labels.txt``), else the sorted names of the class
+    folders. Only the first is sure to agree with a training set of other classes than these; it is asked for where the
+    root's own ``labels.txt`` lists other classes than there are folders.
     """
 
     def _open(self) -> None:
         split = self.spec.root / _SPLIT
         self._prefix = f"{_SPLIT}/" if split.is_dir() else ""
         base = self.spec.root / self._prefix
+        _check_finished(self.spec.root.parent.parent)
         folders = sorted(path.name for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
         if not folders:
-            raise MissingFolderError(f"{base} holds no class folders: expected {base}/<class>/<image>")
+            raise MissingFolderError(
+                f"{base} holds no class folders: expected {base}/<class>/<image> (for images without classes use "
+                f"ImageFolder:root={self.spec.root})"
+            )
+        _check_is_cell(base, folders)
         classes, source = self._classes(folders)
         index_of = {class_id: index for index, class_id in enumerate(classes)}
         unknown = [folder for folder in folders if folder not in index_of]
@@ -127,7 +156,12 @@ class CorruptedImageNet(PairedImages):
         extra = self.spec.extra
         if extra is None:
             labels = self.spec.root / LABELS_NAME
-            return (sorted(read_labels(labels)), str(labels)) if labels.is_file() else (list(folders), "the folders")
+            if labels.is_file() and {*read_labels(labels)} != {*folders}:
+                raise MetadataError(
+                    f"{labels} lists {len(read_labels(labels))} classes, and there are {len(folders)} class folders: "
+                    "the numbers of the classes are not certain; give extra= of the training set"
+                )
+            return list(folders), "the folders"
         for name in ("class-ids-TRAIN.npy", "class-ids-VAL.npy"):
             if (extra / name).is_file():
                 return _load_ids(extra / name), str(extra / name)
@@ -153,6 +187,23 @@ class CorruptedImageNet(PairedImages):
 
     def _listed_path(self, index: int) -> str:
         return decode_path(self._paths[index])
+
+
+def _check_is_cell(root: Path, folders: Sequence[str]) -> None:
+    """Check that class folders are none: corruptions and severities would be taken for classes.
+
+    Raises:
+        MissingFolderError: ``root`` is a folder of cells.
+    """
+    names = CORRUPTIONS + EXTRA_CORRUPTIONS
+    levels = {str(severity) for severity in SEVERITIES}
+    is_corruption = root.name in names and {*folders} <= levels
+    has_corruptions = any((root / name / level).is_dir() for name in names if name in folders for level in levels)
+    has_groups = any((root / group / name).is_dir() for group in _GROUPS if group in folders for name in names)
+    if is_corruption or has_corruptions or has_groups:
+        raise MissingFolderError(
+            f"{root} holds corruptions, not classes: give one corruption and severity, such as root=…/fog/3"
+        )
 
 
 def _load_ids(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dinov2_noise.errors import ImageError, MissingFolderError, OutputFolderError
+from dinov2_noise.errors import DinoNoiseError, ImageError, MissingFolderError, OutputFolderError
 from dinov2_noise.files import OutputFolder, atomic_path, list_images
 from dinov2_noise.noise.decode import load_rgb
 from dinov2_noise.noise.models import NoiseModel, parse
@@ -102,10 +102,19 @@ class _Job:
 
 
 def save_png(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write (H, W, 3) pixels, atomically."""
-    with atomic_path(path) as temporary:
-        # Level 1 with Huffman coding only: noise does not compress, and Pillow's default is five times slower.
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1, compress_type=2)
+    """Write (H, W, 3) pixels, atomically.
+
+    Raises:
+        DinoNoiseError: the file cannot be written.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            # Level 1 with Huffman coding only: noise does not compress, and Pillow's default is five times slower.
+            Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1, compress_type=2)
+    except OSError as cause:
+        raise DinoNoiseError(
+            f"cannot write {path}: {cause}. Mend that and run the same command again: finished images are kept"
+        ) from cause
 
 
 def check_distinct_outputs(names: Sequence[str]) -> None:

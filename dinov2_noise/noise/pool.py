@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -31,8 +33,17 @@ def worker_count(workers: int | None) -> int:
     return workers
 
 
-def run_jobs(job: ImageJob, names: Sequence[str], *, workers: int, description: str | None) -> list[ImageError]:
-    """Call ``job`` with every name; ``description`` stands beside the bar on standard error, None shows no bar.
+def run_jobs(
+    job: ImageJob, names: Sequence[str], *, workers: int, description: str | None, chunk_images: int = _CHUNK_IMAGES
+) -> list[ImageError]:
+    """Call ``job`` with every name.
+
+    Args:
+        job: picklable.
+        names: what it is called with.
+        workers: processes.
+        description: stands beside the bar on standard error; None shows no bar.
+        chunk_images: how many a process takes at once, at most; these are finished before an interruption.
 
     Returns:
         What the calls returned, without None.
@@ -40,7 +51,9 @@ def run_jobs(job: ImageJob, names: Sequence[str], *, workers: int, description: 
     Raises:
         DinoNoiseError: a worker process was killed.
     """
-    with _mapping(min(workers, len(names))) as mapping:
+    # A few chunks per process at least: else some would stand idle where images are few.
+    chunk_images = max(1, min(chunk_images, len(names) // (4 * workers)))
+    with _mapping(min(workers, len(names)), chunk_images) as mapping:
         # The processes start here, before the bar starts its thread: forking a process with threads is unsafe.
         results: Iterable[ImageError | None] = mapping(job, names)
         if description is not None and names:
@@ -61,14 +74,16 @@ def failure_summary(failures: Sequence[ImageError], *, total: int) -> ImageError
 
 
 @contextmanager
-def _mapping(workers: int) -> Iterator[Callable[[ImageJob, Sequence[str]], Iterable[ImageError | None]]]:
+def _mapping(
+    workers: int, chunk_images: int
+) -> Iterator[Callable[[ImageJob, Sequence[str]], Iterable[ImageError | None]]]:
     """``map``, or the same over processes; leaving the block early drops what has not begun."""
     if workers <= 1:
         yield map
         return
-    pool = ProcessPoolExecutor(workers, initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, initializer=_prepare_worker)
     try:
-        yield partial(pool.map, chunksize=_CHUNK_IMAGES)
+        yield partial(pool.map, chunksize=chunk_images)
     except BrokenProcessPool as cause:
         raise DinoNoiseError(
             "a worker process was killed, most often for lack of memory: run the same command with fewer workers "
@@ -78,6 +93,15 @@ def _mapping(workers: int) -> Iterator[Callable[[ImageJob, Sequence[str]], Itera
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
+def _prepare_worker() -> None:
     # Ctrl-C reaches all processes of a terminal; the parent alone acts on it, after the images at work are finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # The worker of a parent that was killed would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -11,10 +11,11 @@ from typing import Any
 
 from dinov2_noise.curriculum.strict import choose
 from dinov2_noise.errors import ConfigError
+from dinov2_noise.recipes.corruption_step import CorruptionsStep
 from dinov2_noise.recipes.ledger import StepRecord, fingerprint
 from dinov2_noise.recipes.recipe import Recipe
 from dinov2_noise.recipes.steps import CommandLineStep, CommandStep, Step, reads_from
-from dinov2_noise.recipes.upstream_steps import ProbeStep, TrainStep
+from dinov2_noise.recipes.upstream_steps import LinearStep, ProbeStep, TrainStep
 
 DONE, CHANGED, TO_DO, OPEN = "done", "changed", "to do", "open"
 
@@ -51,8 +52,11 @@ class Plan:
     def command(self, name: str, processes: int | None = None) -> list[str]:
         """The step's command line, as one would type it; ``processes``: instead of those of the step."""
         step = self.step(name)
+        processes = step.processes if processes is None else processes
+        if isinstance(step, CorruptionsStep):
+            return step.bound_command(self.run_of(step), processes, self.heads_of(step))
         if isinstance(step, ProbeStep):
-            return step.bound_command(self.run_of(step), step.processes if processes is None else processes)
+            return step.bound_command(self.run_of(step), processes)
         assert isinstance(step, CommandLineStep)  # all others are
         return step.command()
 
@@ -69,6 +73,11 @@ class Plan:
         run = self.step(probe.of)
         assert isinstance(run, TrainStep)  # checked with the needs
         return run
+
+    def heads_of(self, step: CorruptionsStep) -> str | None:
+        """Folder of the linear classifiers that ``step`` uses; None where it trains some."""
+        named = self.recipe.steps.get(step.classifiers or "")
+        return named.output if isinstance(named, LinearStep) else step.classifiers
 
     def record_path(self, name: str) -> Path:
         return self.recipe.workdir / "steps" / f"{name}.json"
@@ -157,6 +166,10 @@ class Plan:
                 if not isinstance(self.step(step.of), TrainStep):
                     raise ConfigError(f"steps.{name}.of: {step.of} is not a training step")
                 found.append(step.of)
+            if isinstance(step, CorruptionsStep) and step.classifiers in names:
+                if not isinstance(self.step(step.classifiers), LinearStep):
+                    raise ConfigError(f"steps.{name}.classifiers: {step.classifiers} is not a linear step")
+                found.append(step.classifiers)
             for need in found:
                 choose(need, names, f"a step of steps.{name}.needs")
             found += reads_from([_absolute(path) for path in step.reads()], self._writers)

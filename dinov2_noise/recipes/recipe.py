@@ -19,6 +19,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from dinov2_noise.curriculum.strict import build_strict, choose
 from dinov2_noise.errors import ConfigError
+from dinov2_noise.recipes.corruption_step import CorruptionsStep
 from dinov2_noise.recipes.steps import CommandStep, DenoiseApplyStep, DenoiseTrainStep, IndexStep, NoiseStep, Step
 from dinov2_noise.recipes.upstream_steps import KnnStep, LinearStep, TrainStep
 
@@ -30,6 +31,7 @@ KINDS: dict[str, type[Step]] = {
     "train": TrainStep,
     "knn": KnnStep,
     "linear": LinearStep,
+    "corruptions": CorruptionsStep,
     "command": CommandStep,
 }
 SECTIONS = ("name", "description", "inherit", "variables", "defaults", "slurm", "steps")

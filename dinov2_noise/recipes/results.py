@@ -11,8 +11,11 @@ from rich.table import Table
 
 from dinov2_noise.data import default_extra, parse_dataset_string
 from dinov2_noise.errors import DinoNoiseError, MetadataError
+from dinov2_noise.evaluation.corruption_compare import accuracies, rows_of
+from dinov2_noise.evaluation.corruption_summary import Summary
 from dinov2_noise.evaluation.records import Record, versions
 from dinov2_noise.evaluation.upstream_results import read_knn, read_linear
+from dinov2_noise.recipes.corruption_step import CorruptionsStep
 from dinov2_noise.recipes.plan import DONE, Plan
 from dinov2_noise.recipes.upstream_steps import KnnStep, ProbeStep
 
@@ -59,6 +62,8 @@ def results_table(plan: Plan) -> Table | None:
 
 
 def _read(probe: ProbeStep) -> tuple[str, float, dict[str, Any]]:
+    if isinstance(probe, CorruptionsStep):
+        return _read_corruptions(probe)
     if isinstance(probe, KnnStep):
         by_k = read_knn(probe.results)
         k = probe.nb_knn[0]
@@ -68,6 +73,23 @@ def _read(probe: ProbeStep) -> tuple[str, float, dict[str, Any]]:
     name, accuracy = read_linear(probe.results)
     chosen = "the best head on the validation images, as upstream chooses it"
     return "linear_top1", accuracy, {"classifier": name, "chosen": chosen}
+
+
+def _read_corruptions(probe: CorruptionsStep) -> tuple[str, float, dict[str, Any]]:
+    """Mean accuracy over all measured cells of corruptions; the scores are in the details."""
+    summary = Summary.load(Path(probe.output))
+    kind = summary.kinds[0]
+    values = list(accuracies(summary, kind).values())
+    if not values:
+        raise DinoNoiseError(f"{probe.results} holds no corruption: ask for some with `corruptions`")
+    details = {
+        "averaged over": f"{len(values)} cells of {len(summary.corruptions)} corruptions",
+        "missing": list(summary.missing),
+        "classifier": summary.classifier,
+        "per_cent": {probed: rows_of([summary], probed)[summary.model] for probed in summary.kinds},
+        "mCE normalised by": summary.normalised_by,
+    }
+    return f"corruptions_{kind}_top1", sum(values) / len(values), details
 
 
 def _n_images(dataset: str) -> int:

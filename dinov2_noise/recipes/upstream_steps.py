@@ -241,4 +241,6 @@ def dataset_paths(dataset: str) -> list[Path]:
     paths = [spec.root, *([spec.denoised] if spec.denoised else [])]
     if spec.name == "ImageNet":
         paths.append(spec.extra or default_extra(spec.root))
+    elif spec.extra:
+        paths.append(spec.extra)
     return paths

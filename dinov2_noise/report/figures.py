@@ -87,7 +87,7 @@ def contact_sheet(columns: Sequence[str], rows: Sequence[Sequence[Image.Image]],
             middle = title_height + y * (cell + gap) + cell / 2
             _text(figure, (label_width - 14) / width, 1 - middle / height, label, ha="right", va="center")
 
-    return _png(draw, width, height)
+    return figure_as_png(draw, width, height)
 
 
 def loss_curves(
@@ -131,7 +131,7 @@ def loss_curves(
             panel.set_xlabel("iteration")
         _legend_above(figure, list(axes[: len(runs)]))
 
-    return _png(draw, 2 * SHOWN_WIDTH_PX, 120 + 520 * n_rows, layout="constrained")
+    return figure_as_png(draw, 2 * SHOWN_WIDTH_PX, 120 + 520 * n_rows, layout="constrained")
 
 
 def accuracy_chart(records: Sequence[Record], floors: Mapping[str, float]) -> bytes:
@@ -168,7 +168,7 @@ def accuracy_chart(records: Sequence[Record], floors: Mapping[str, float]) -> by
         _legend_above(figure, [panel])
 
     rows = sum(max(0.9, 0.55 * sum(record.arm == arm for record in records)) for arm in arms)
-    return _png(draw, 2 * SHOWN_WIDTH_PX, round(230 + 46 * len(floors) + 100 * rows), layout="constrained")
+    return figure_as_png(draw, 2 * SHOWN_WIDTH_PX, round(230 + 46 * len(floors) + 100 * rows), layout="constrained")
 
 
 def _cell_size(room: int, largest: int) -> int:
@@ -244,7 +244,7 @@ def _legend_above(figure: Figure, panels: Sequence[Axes]) -> None:
         figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=columns, frameon=False)
 
 
-def _png(
+def figure_as_png(
     draw: Callable[[Figure], None], width_px: int, height_px: int, *, layout: Literal["constrained"] | None = None
 ) -> bytes:
     """Draw onto a new figure of exactly this size; the style applies inside only."""

@@ -35,12 +35,12 @@ def box(sheet: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int, int,
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Collects the figures behind the PNGs."""
     found: list[Figure] = []
-    original = figures._png
+    original = figures.figure_as_png
 
     def png(draw, *args, **kwargs):
         return original(lambda figure: (draw(figure), found.append(figure)), *args, **kwargs)
 
-    monkeypatch.setattr(figures, "_png", png)
+    monkeypatch.setattr(figures, "figure_as_png", png)
     return found
 
 

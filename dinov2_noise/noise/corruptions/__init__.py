@@ -9,7 +9,7 @@ from dinov2_noise.noise.corruptions.corruption import (
     parse_names,
     parse_severities,
 )
-from dinov2_noise.noise.corruptions.folder import corrupt_folder, parse_shard, parse_size
+from dinov2_noise.noise.corruptions.folder import corrupt_folder, parse_size
 from dinov2_noise.noise.corruptions.image import STANDARD_SIZE_PX, corrupted_uint8, standard_crop
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "parse_corruption",
     "parse_names",
     "parse_severities",
-    "parse_shard",
     "parse_size",
     "standard_crop",
 ]

@@ -8,45 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import NamedTuple
 
 import numpy as np
 
 from dinov2_noise.errors import NoiseNameError
-from dinov2_noise.noise.corruptions import blurs, digital, noises, spatter, weather
 from dinov2_noise.noise.models import FloatImage
 
 Function = Callable[[FloatImage, int, np.random.Generator], FloatImage]
 
 
 class _Kind(NamedTuple):
-    function: Function
+    module: str
+    """Of this package; its function has the corruption's name."""
     min_side_px: int
 
 
 # Least sides: where the definition reads no pixel (a kernel's border, a magnified crop, a box) there is no result.
 _STANDARD = {
-    "gaussian_noise": _Kind(noises.gaussian_noise, 1),
-    "shot_noise": _Kind(noises.shot_noise, 1),
-    "impulse_noise": _Kind(noises.impulse_noise, 1),
-    "defocus_blur": _Kind(blurs.defocus_blur, 16),
-    "glass_blur": _Kind(blurs.glass_blur, 16),
-    "motion_blur": _Kind(blurs.motion_blur, 1),
-    "zoom_blur": _Kind(blurs.zoom_blur, 16),
-    "snow": _Kind(weather.snow, 16),
-    "frost": _Kind(weather.frost, 1),
-    "fog": _Kind(weather.fog, 2),
-    "brightness": _Kind(digital.brightness, 1),
-    "contrast": _Kind(digital.contrast, 1),
-    "elastic_transform": _Kind(digital.elastic_transform, 16),
-    "pixelate": _Kind(digital.pixelate, 4),
-    "jpeg_compression": _Kind(digital.jpeg_compression, 1),
+    "gaussian_noise": _Kind("noises", 1),
+    "shot_noise": _Kind("noises", 1),
+    "impulse_noise": _Kind("noises", 1),
+    "defocus_blur": _Kind("blurs", 16),
+    "glass_blur": _Kind("blurs", 16),
+    "motion_blur": _Kind("blurs", 1),
+    "zoom_blur": _Kind("blurs", 16),
+    "snow": _Kind("weather", 16),
+    "frost": _Kind("weather", 1),
+    "fog": _Kind("weather", 2),
+    "brightness": _Kind("digital", 1),
+    "contrast": _Kind("digital", 1),
+    "elastic_transform": _Kind("digital", 16),
+    "pixelate": _Kind("digital", 4),
+    "jpeg_compression": _Kind("digital", 1),
 }
 _EXTRA = {
-    "speckle_noise": _Kind(noises.speckle_noise, 1),
-    "gaussian_blur": _Kind(blurs.gaussian_blur, 1),
-    "spatter": _Kind(spatter.spatter, 4),
-    "saturate": _Kind(digital.saturate, 1),
+    "speckle_noise": _Kind("noises", 1),
+    "gaussian_blur": _Kind("blurs", 1),
+    "spatter": _Kind("spatter", 4),
+    "saturate": _Kind("digital", 1),
 }
 _KINDS = _STANDARD | _EXTRA
 
@@ -97,7 +98,7 @@ class Corruption:
         complaint = self.size_complaint(*image.shape[:2])
         if complaint is not None:
             raise ValueError(complaint)
-        return np.clip(_KINDS[self.name].function(image, self.severity, rng), 0.0, 1.0)
+        return np.clip(_function(self.name)(image, self.severity, rng), 0.0, 1.0)
 
     def size_complaint(self, height: int, width: int) -> str | None:
         """Why an image of this size cannot be corrupted so, or None."""
@@ -126,9 +127,13 @@ def parse_names(text: str) -> tuple[str, ...]:
         NoiseNameError: a name is unknown.
     """
     groups = {"all": CORRUPTIONS + EXTRA_CORRUPTIONS, "standard": CORRUPTIONS, "extra": EXTRA_CORRUPTIONS}
-    names = groups.get(text, tuple(dict.fromkeys(text.split(","))))
+    names = groups.get(text, _listed(text))
     for name in names:
-        Corruption(name, 1)
+        if name not in _KINDS:
+            raise NoiseNameError(
+                f"unknown corruption {name!r} in {text!r}: write all, standard, extra, or names separated by commas; "
+                f"{_valid_names()}"
+            )
     return names
 
 
@@ -138,11 +143,23 @@ def parse_severities(text: str) -> tuple[int, ...]:
     Raises:
         NoiseNameError: one is not in 1 … 5.
     """
-    parts = tuple(dict.fromkeys(text.split(",")))
+    parts = _listed(text)
     wrong = [part for part in parts if part not in {str(level) for level in SEVERITIES}]
     if wrong:
         raise NoiseNameError(f"severity {wrong[0]!r} in {text!r}: valid are 1, 2, 3, 4, 5, separated by commas")
     return tuple(int(part) for part in parts)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
+def _function(name: str) -> Function:
+    # Imported at the first use: SciPy takes a third of a second, and every command and loader worker reads dataset
+    # strings, hence imports this module.
+    module = import_module(f"dinov2_noise.noise.corruptions.{_KINDS[name].module}")
+    function: Function = getattr(module, name)
+    return function
 
 
 def _valid_names() -> str:

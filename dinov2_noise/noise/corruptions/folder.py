@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dinov2_noise.errors import ConfigError, ImageError, MissingFolderError, OutputFolderError
-from dinov2_noise.files import OutputFolder, list_images
+from dinov2_noise.files import OutputFolder, list_images, source_identity
 from dinov2_noise.noise.corruptions.corruption import Corruption
 from dinov2_noise.noise.corruptions.image import STANDARD_SIZE_PX, corrupted_uint8, standard_crop
 from dinov2_noise.noise.decode import load_rgb
@@ -19,7 +18,8 @@ from dinov2_noise.noise.pool import failure_summary, run_jobs, worker_count
 from dinov2_noise.noise.seeding import DEFAULT_SEED
 
 _SPLIT = "val"
-_SHARD = re.compile(r"(\d+)/(\d+)", re.ASCII)
+# Images that a worker takes at once, for one cell each; of more cells fewer.
+_CHUNK_IMAGES = 16
 
 
 def corrupt_folder(
@@ -76,24 +76,13 @@ def corrupt_folder(
     if pending:
         output.reopen()
     own = [name for name in names[number - 1 :: shards] if name in pending]
-    failures = run_jobs(job, own, workers=workers, description="corrupt" if progress else None)
+    chunk = max(1, _CHUNK_IMAGES // len(corruptions))
+    failures = run_jobs(job, own, workers=workers, description="corrupt" if progress else None, chunk_images=chunk)
     if failures:
         raise failure_summary(failures, total=len(names))
     if not job.incomplete(names):
         output.close(images=len(names))
     return len(own)
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """``2/8`` as (2, 8).
-
-    Raises:
-        ConfigError: another form, or not 1 <= i <= n.
-    """
-    match = _SHARD.fullmatch(text)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise ConfigError(f"shard {text!r}: write i/n with i from 1 to n, such as 2/8")
-    return int(match[1]), int(match[2])
 
 
 def parse_size(text: str) -> int | None:
@@ -123,6 +112,7 @@ class _Job:
         """What decides the content of the folder."""
         return {
             "source": str(self.source),
+            **source_identity(self.source),
             "corruptions": [corruption.label for corruption in self.corruptions],
             "seed": self.base_seed,
             "size": "full" if self.size_px is None else self.size_px,

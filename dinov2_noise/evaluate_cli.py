@@ -1,0 +1,268 @@
+"""``dinov2-noise evaluate …``: how robust a finished backbone is."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dinov2_noise.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dinov2_noise.upstream.probing.benchmark import Benchmark
+    from dinov2_noise.upstream.probing.fourier import FourierRequest
+    from dinov2_noise.upstream.probing.probe import ProbeRequest
+
+evaluate_app = typer.Typer(no_args_is_help=True, help="Measure how robust a finished backbone is.")
+console = Console(highlight=False)
+
+ConfigFile = Annotated[Path, typer.Option(help="config.yaml of the run.")]
+WeightsFile = Annotated[Path, typer.Option(help="Its eval/training_…/teacher_checkpoint.pth.")]
+ValDataset = Annotated[str, typer.Option(help="Clean validation images, such as ImageNet:split=VAL:root=R.")]
+TrainDataset = Annotated[str | None, typer.Option(help="Training images, for k-NN and to train classifiers.")]
+Classifiers = Annotated[
+    Path | None, typer.Option(help="Output folder of upstream's linear.py; without it heads are trained first.")
+]
+Output = Annotated[Path, typer.Option(help="Folder for the results; the same command continues there.")]
+Knn = Annotated[str, typer.Option(help="Numbers of neighbours, such as 20 or 10,20; empty: no k-NN.")]
+BatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]
+LoaderWorkers = Annotated[int, typer.Option(help="Processes that load and corrupt images.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Geometry = Annotated[
+    str,
+    typer.Option(help="upstream: every image to 256 px, then 224; official: images of 224 px are left as they are."),
+]
+
+
+@evaluate_app.command()
+def corruptions(
+    config_file: ConfigFile,
+    weights: WeightsFile,
+    val_dataset: ValDataset,
+    output: Output,
+    classifiers: Classifiers = None,
+    train_dataset: TrainDataset = None,
+    knn: Knn = "",
+    knn_only: Annotated[bool, typer.Option("--knn-only", help="No linear classifiers.")] = False,
+    linear_options: Annotated[str, typer.Option(help="Options of upstream's linear.py, where heads are trained.")] = "",
+    imagenet_c: Annotated[Path | None, typer.Option(help="Read corrupted images there, do not make them.")] = None,
+    corruptions: Annotated[str, typer.Option(help="all (19), standard (15), extra (4), none, or names.")] = "all",
+    severities: Annotated[str, typer.Option(help="Of 1 to 5, separated by commas.")] = "1,2,3,4,5",
+    noises: Annotated[str, typer.Option(help="Our noises beside them, or none.")] = "gauss50,gauss100,gauss255",
+    size: Annotated[str, typer.Option(help="Crop that is corrupted, in px, or full for the whole image.")] = "224",
+    seed: Annotated[int, typer.Option(help="Base seed of the corruptions.")] = 42,
+    batch_size: BatchSize = 128,
+    workers: LoaderWorkers = 4,
+    device: Device = "auto",
+    geometry: Geometry = "upstream",
+    shard: Annotated[str, typer.Option(help="i/n: only every n-th cell, from the i-th.")] = "1/1",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Go on without cells the folder lacks.")
+    ] = False,
+    name: Annotated[str, typer.Option(help="Of the model, in tables; by default the run's folder.")] = "",
+) -> None:
+    """Accuracy on ImageNet-C's corruptions and on our noises, in one process; mCE, tables, pictures."""
+    from dinov2_noise.evaluation.corruption_cells import Grid
+    from dinov2_noise.files import parse_shard
+    from dinov2_noise.upstream.probing.benchmark import Benchmark
+
+    request = _probe_request(
+        config_file, weights, val_dataset, classifiers, train_dataset, knn, batch_size, workers, device, geometry
+    )
+    trained = None if classifiers is not None or knn_only else _linear_training(request, linear_options)
+    benchmark = Benchmark(
+        probe=request,
+        output=output,
+        grid=Grid.parse(corruptions, severities, noises),
+        name=name or config_file.resolve().parent.name,
+        imagenet_c=imagenet_c,
+        size=size,
+        seed=seed,
+        allow_missing=allow_missing,
+        heads_from=trained or {},
+    )
+    _run(benchmark, parse_shard(shard))
+
+
+def _run(benchmark: Benchmark, shard: tuple[int, int]) -> None:
+    from dinov2_noise.report.corruption_tables import cells_table, draw_model, models_table, require_figures
+
+    require_figures()
+    benchmark.probe.check(heads_follow=bool(benchmark.heads_from))
+    folder = benchmark.folder()
+    folder.open()
+    if folder.missing:
+        console.print(f"{len(folder.missing)} cells are not there and left out: {', '.join(folder.missing)}")
+    if benchmark.heads_from:
+        benchmark = benchmark.with_classifiers(_train_heads(benchmark, shard))
+    measured = benchmark.run(folder, shard)
+    if not folder.is_complete():
+        left = len(folder.pending())
+        console.print(f"{measured} cells measured; {left} are left to other shards, the last of which sums up")
+        return
+    summary = benchmark.summary(folder)
+    summary.save(benchmark.output)
+    pictures = draw_model(summary, benchmark.output)
+    folder.folder.close(cells=len(folder.cells))
+    for kind in summary.kinds:
+        console.print(cells_table(summary, kind))
+        console.print(models_table([summary], kind))
+    console.print(f"mCE normalised by {summary.normalised_by}")
+    console.print(
+        f"{benchmark.output}: summary.json, cells.csv, {', '.join(path.name for path in pictures)}", soft_wrap=True
+    )
+
+
+@evaluate_app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Output folders of `evaluate corruptions`.")],
+    output: Annotated[Path, typer.Option(help="Folder for tables and pictures.")],
+) -> None:
+    """Models side by side: the same cells, the same images."""
+    from dinov2_noise.evaluation.corruption_compare import load_models, save
+    from dinov2_noise.report.corruption_tables import draw_models, models_table
+
+    models = load_models(folders)
+    pictures = draw_models(models, output)
+    save(models, output)
+    for kind in models[0].kinds:
+        console.print(models_table(models, kind))
+    names = ["compare.json", "compare.md", "compare.csv", *(path.name for path in pictures)]
+    console.print(f"{output}: {', '.join(names)}", soft_wrap=True)
+
+
+@evaluate_app.command()
+def fourier(
+    config_file: ConfigFile,
+    weights: WeightsFile,
+    val_dataset: ValDataset,
+    output: Output,
+    classifiers: Annotated[Path | None, typer.Option(help="Output folder of upstream's linear.py.")] = None,
+    train_dataset: Annotated[str | None, typer.Option(help="Training images, for k-NN.")] = None,
+    knn: Knn = "",
+    grid: Annotated[int, typer.Option(help="Frequencies per axis, odd; about half of their square is measured.")] = 9,
+    up_to: Annotated[float, typer.Option(help="Highest frequency per axis, in cycles per pixel.")] = 0.5,
+    norm: Annotated[float, typer.Option(help="L2 norm of what is added to a channel in [0, 1].")] = 15.7,
+    images: Annotated[int, typer.Option(help="Validation images, evenly spread.")] = 500,
+    seed: Annotated[int, typer.Option(help="Seed of the signs.")] = 0,
+    batch_size: BatchSize = 128,
+    workers: LoaderWorkers = 4,
+    device: Device = "auto",
+    geometry: Geometry = "upstream",
+    shard: Annotated[str, typer.Option(help="i/n: only every n-th frequency, from the i-th.")] = "1/1",
+    name: Annotated[str, typer.Option(help="Of the model, in the picture; by default the run's folder.")] = "",
+) -> None:
+    """Fourier heat map: the accuracy that a perturbation of each single frequency costs."""
+    from dinov2_noise.evaluation.fourier import FourierGrid
+    from dinov2_noise.files import parse_shard
+    from dinov2_noise.report.corruption_tables import require_figures
+    from dinov2_noise.upstream.probing.fourier import FourierRequest
+    from dinov2_noise.upstream.probing.model import CROP_PX
+
+    require_figures()
+    probe = _probe_request(
+        config_file, weights, val_dataset, classifiers, train_dataset, knn, batch_size, workers, device, geometry
+    )
+    request = FourierRequest(probe, output, FourierGrid(grid, up_to, CROP_PX), norm, images, seed)
+    _run_fourier(request, parse_shard(shard), name or config_file.resolve().parent.name)
+
+
+def _run_fourier(request: FourierRequest, shard: tuple[int, int], name: str) -> None:
+    from dinov2_noise.files import atomic_path
+    from dinov2_noise.report.fourier_figures import fourier_map
+
+    request.probe.check()
+    folder = request.folder()
+    folder.open()
+    if folder.pending(shard):
+        folder.run(request.counter(), shard)
+    if folder.pending():
+        console.print(f"{len(folder.pending())} frequencies are left to other shards, the last of which sums up")
+        return
+    measured = folder.heat_map()
+    folder.save(measured, {"model": name, "weights": str(request.probe.weights)})
+    for kind in measured.accuracy:
+        with atomic_path(request.output / f"fourier-{kind}.png") as temporary:
+            temporary.write_bytes(fourier_map(measured, kind, title=name))
+        worst = max(max(row) for row in measured.drop(kind))
+        clean = measured.clean_accuracy[kind]
+        console.print(f"{kind}: clean {100 * clean:.1f} %, at most {100 * worst:.1f} points lost")
+    folder.folder.close(frequencies=len(folder.wanted))
+    pictures = ", ".join(f"fourier-{kind}.png" for kind in measured.accuracy)
+    console.print(f"{request.output}: fourier.json, {pictures}", soft_wrap=True)
+
+
+def _probe_request(
+    config_file: Path,
+    weights: Path,
+    val_dataset: str,
+    classifiers: Path | None,
+    train_dataset: str | None,
+    knn: str,
+    batch_size: int,
+    workers: int,
+    device: str,
+    geometry: str,
+) -> ProbeRequest:
+    """The model options that all commands share, checked."""
+    from dinov2_noise.upstream.probing.probe import ProbeRequest
+
+    neighbours = [item for item in knn.split(",") if item]
+    if not all(item.isdecimal() for item in neighbours):
+        raise ConfigError(f"--knn {knn!r}: numbers of neighbours separated by commas, such as 10,20")
+    if geometry not in ("upstream", "official"):
+        raise ConfigError(f"--geometry {geometry!r}: valid are upstream, official")
+    return ProbeRequest(
+        config_file=config_file,
+        weights=weights,
+        val_dataset=val_dataset,
+        classifiers=classifiers,
+        train_dataset=train_dataset,
+        knn=tuple(int(item) for item in neighbours),
+        geometry="official" if geometry == "official" else "upstream",
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+    )
+
+
+def _linear_training(request: ProbeRequest, options: str) -> dict[str, Any]:
+    """How heads will be trained: what tells the folder of their results from others."""
+    from dinov2_noise.evaluation.identity import dataset_identity
+
+    if request.train_dataset is None:
+        raise ConfigError(
+            "give --classifiers (output folder of upstream's linear.py), or --train-dataset to train them first, or "
+            "--knn-only with --knn"
+        )
+    return {"trained_on": dataset_identity(request.train_dataset), "options": shlex.split(options)}
+
+
+def _train_heads(benchmark: Benchmark, shard: tuple[int, int]) -> Path:
+    """Train linear classifiers by upstream's own code, unless that is done; returns their folder.
+
+    Raises:
+        ConfigError: one of several shards would have to.
+        LaunchError: upstream's script failed.
+    """
+    from dinov2_noise.launch import run as launch
+
+    request, folder = benchmark.probe, benchmark.output / "linear"
+    if (folder / "model_final.pth").is_file():
+        return folder
+    if shard[1] > 1:
+        raise ConfigError("--shard needs trained classifiers: give --classifiers, or run once with --corruptions none")
+    log = benchmark.output / "linear.log"
+    console.print(f"training linear classifiers with upstream's linear.py: log in {log}", soft_wrap=True)
+    command = [
+        *(sys.executable, "-m", "dinov2.eval.linear", "--config-file", str(request.config_file)),
+        *("--pretrained-weights", str(request.weights), "--output-dir", str(folder)),
+        *("--train-dataset", request.train_dataset, "--val-dataset", request.val_dataset),
+        *("--num-workers", str(max(1, request.workers)), *benchmark.heads_from["options"]),
+    ]
+    launch(command, log=log)
+    return folder

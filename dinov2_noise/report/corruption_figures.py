@@ -1,0 +1,120 @@
+"""Pictures of a corruption benchmark, as PNG bytes: heat maps, models side by side, curves over severity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from dinov2_noise.evaluation.corruption_scores import N_SEVERITIES
+from dinov2_noise.report.figures import COLOURS, FAINT, INK, LINE_STYLES, MARKERS, SHOWN_WIDTH_PX, figure_as_png
+
+Values = Mapping[tuple[str, int], float]
+"""By (corruption, severity); cells that are not there stay white."""
+
+_ROW_PX, _DARK = 46, 0.55
+
+
+def heat_map(values: Values, *, title: str, label: str = "top-1 accuracy (%)") -> bytes:
+    """Corruption x severity, values in [0, 1] written into the cells in per cent."""
+    return heat_maps({title: values}, label=label)
+
+
+def heat_maps(models: Mapping[str, Values], *, label: str = "top-1 accuracy (%)") -> bytes:
+    """Models side by side, on one colour scale from 0 to the largest value.
+
+    Raises:
+        ValueError: no model, or one without cells.
+    """
+    top = max((value for values in models.values() for value in values.values()), default=0.0)
+    return _panels(models, label, "viridis", (0.0, 100 * max(top, 0.01)), signed=False)
+
+
+def difference_map(values: Values, *, title: str) -> bytes:
+    """Differences in [-1, 1], in points, blue above and red below zero."""
+    reach = 100 * max((abs(value) for value in values.values()), default=0.01)
+    return _panels({title: values}, "difference (points)", "RdBu", (-max(reach, 1), max(reach, 1)), signed=True)
+
+
+def severity_curves(models: Mapping[str, Values], *, clean: Mapping[str, float], columns: int = 5) -> bytes:
+    """A small panel per corruption: accuracy over severity, one line per model; severity 0 is the clean image."""
+    names = _rows(models.values())
+    n_rows = -(-len(names) // columns)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for panel, name in zip(axes, names, strict=False):
+            _curves(panel, name, models, clean)
+        for unused in axes[len(names) :]:
+            unused.set_visible(False)
+        axes[0].set_xticks(range(N_SEVERITIES + 1))
+        axes[0].set_ylim(0, 1.05 * axes[0].get_ylim()[1])  # shared by all
+        figure.supxlabel("severity (0: clean)", fontsize=11)
+        figure.supylabel("top-1 accuracy (%)", fontsize=11)
+        if len(models) > 1:
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+
+    return figure_as_png(draw, 2 * SHOWN_WIDTH_PX, 150 + 330 * n_rows, layout="constrained")
+
+
+def _curves(panel: Axes, name: str, models: Mapping[str, Values], clean: Mapping[str, float]) -> None:
+    panel.set_title(_readable(name), fontsize=10.5)
+    panel.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+    for index, (model, values) in enumerate(models.items()):
+        points = {0: clean[model]} if model in clean else {}
+        points |= {severity: value for (corruption, severity), value in values.items() if corruption == name}
+        style: dict[str, Any] = {"color": COLOURS[index % 6], "linewidth": 1.6, "markersize": 3.5, "label": model}
+        heights = [100 * points[severity] for severity in sorted(points)]
+        panel.plot(sorted(points), heights, LINE_STYLES[index % 4], marker=MARKERS[index % 6], **style)
+
+
+def _panels(
+    models: Mapping[str, Values], label: str, colours: str, limits: tuple[float, float], *, signed: bool
+) -> bytes:
+    if not models or not all(models.values()):
+        raise ValueError("a heat map needs at least one model with cells")
+    rows = _rows(models.values())
+    columns = sorted({severity for values in models.values() for _, severity in values})
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
+        for panel, (title, values) in zip(axes, models.items(), strict=True):
+            grid = np.array([[100 * values.get((row, column), np.nan) for column in columns] for row in rows])
+            image = panel.imshow(grid, cmap=colours, norm=Normalize(*limits), aspect="auto")
+            _write_values(panel, grid, limits, signed=signed)
+            panel.set_title(title, fontsize=11)
+            panel.set_xticks(range(len(columns)), columns)
+            panel.set_xlabel("severity")
+            panel.tick_params(length=0)
+            panel.spines[:].set_visible(False)
+        axes[0].set_yticks(range(len(rows)), [_readable(row) for row in rows])
+        figure.colorbar(image, ax=list(axes), label=label, fraction=0.05, pad=0.015).outline.set_visible(False)
+
+    width = min(2 * SHOWN_WIDTH_PX, 500 + 520 * len(models))
+    return figure_as_png(draw, width, 220 + _ROW_PX * max(6, len(rows)), layout="constrained")
+
+
+def _write_values(panel: Axes, grid: npt.NDArray[np.float64], limits: tuple[float, float], *, signed: bool) -> None:
+    for (row, column), value in np.ndenumerate(grid):
+        if np.isnan(value):
+            panel.text(column, row, "–", ha="center", va="center", fontsize=8, color=FAINT)
+            continue
+        place = (value - limits[0]) / (limits[1] - limits[0])
+        dark = abs(place - 0.5) > 0.3 if signed else place < _DARK
+        text = f"{value:+.0f}" if signed else f"{value:.0f}"
+        panel.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else INK)
+
+
+def _rows(values: Any) -> list[str]:
+    """Corruptions in order of first appearance."""
+    return list(dict.fromkeys(name for cells in values for name, _ in cells))
+
+
+def _readable(name: str) -> str:
+    return name.replace("_", " ")

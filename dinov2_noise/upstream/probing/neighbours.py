@@ -1,0 +1,77 @@
+"""The k-nearest-neighbour probe of upstream's `eval/knn.py`, with the training features kept on disk.
+
+Each of the k training images closest in cosine similarity votes for its class with weight exp(similarity / T), T =
+0.07. Read against lines 103-185 (`KnnModule`) and 263-330.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, softmax
+
+from dinov2_noise.errors import CheckpointError, ConfigError
+from dinov2_noise.files import atomic_path
+
+TEMPERATURE = 0.07
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Training images to vote.
+
+    Attributes:
+        features: (N, D) class tokens of unit length. labels: (N,).
+        ks: numbers of neighbours asked for.
+    """
+
+    features: Tensor
+    labels: Tensor
+    ks: Sequence[int]
+    temperature: float = TEMPERATURE
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 1 or max(self.ks) > len(self.labels):
+            raise ConfigError(f"--knn {list(self.ks)}: numbers from 1 to the {len(self.labels)} training images")
+
+    @property
+    def n_classes(self) -> int:
+        return int(self.labels.max()) + 1
+
+    def to(self, device: torch.device) -> Neighbours:
+        return Neighbours(self.features.to(device), self.labels.to(device), self.ks, self.temperature)
+
+    def predict(self, class_tokens: Tensor) -> dict[int, Tensor]:
+        """Predicted class (B,) for each k, of class tokens (B, D) of any length."""
+        similarity = normalize(class_tokens.float(), dim=1) @ self.features.T
+        nearest, index = similarity.topk(max(self.ks), dim=1)
+        weights, classes = softmax(nearest / self.temperature, dim=1), self.labels[index]
+        found = {}
+        for k in self.ks:
+            votes = torch.zeros(len(weights), self.n_classes, device=weights.device)
+            votes.scatter_add_(1, classes[:, :k], weights[:, :k])
+            found[k] = votes.argmax(dim=1)
+        return found
+
+
+def save_features(path: Path, features: Tensor, labels: Tensor) -> None:
+    """Keep training features (N, D) and labels (N,), atomically."""
+    with atomic_path(path) as temporary:
+        torch.save({"features": features.cpu(), "labels": labels.cpu()}, temporary)
+
+
+def load_features(path: Path) -> tuple[Tensor, Tensor]:
+    """What `save_features` wrote.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return content["features"], content["labels"]
+    except Exception as cause:
+        raise CheckpointError(f"cannot read the kept features {path} ({cause}): delete the file") from cause

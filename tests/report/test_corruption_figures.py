@@ -1,0 +1,72 @@
+"""Heat maps and curves show the numbers they are given."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dinov2_noise.report import corruption_figures
+
+VALUES = {(name, severity): 0.9 - 0.1 * severity for name in ("fog", "glass_blur") for severity in (1, 2, 3, 4, 5)}
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collects the figures behind the PNGs."""
+    found: list[Figure] = []
+    original = corruption_figures.figure_as_png
+
+    def png(draw, *args, **kwargs):
+        return original(lambda figure: (draw(figure), found.append(figure)), *args, **kwargs)
+
+    monkeypatch.setattr(corruption_figures, "figure_as_png", png)
+    return found
+
+
+def _texts(figure: Figure, panel: int) -> list[str]:
+    return [text.get_text() for text in figure.axes[panel].texts]
+
+
+def test_heat_maps_share_rows_and_colours_and_leave_gaps_white(drawn: list[Figure]) -> None:
+    other = {place: value / 2 for place, value in VALUES.items() if place != ("fog", 3)}
+    png = corruption_figures.heat_maps({"a": VALUES, "b": other})
+    assert Image.open(io.BytesIO(png)).width <= 1800
+    (figure,) = drawn
+    assert _texts(figure, 0) == ["80", "70", "60", "50", "40"] * 2
+    assert _texts(figure, 1) == ["40", "35", "–", "25", "20", "40", "35", "30", "25", "20"]
+    for axes in figure.axes[:2]:
+        assert axes.images[0].get_clim() == (0.0, pytest.approx(80))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["fog", "glass blur"]
+    assert np.isnan(figure.axes[1].images[0].get_array().filled(np.nan)).sum() == 1
+
+
+def test_a_difference_is_white_at_zero(drawn: list[Figure]) -> None:
+    corruption_figures.difference_map({("fog", 1): 0.2, ("fog", 2): -0.1, ("fog", 3): 0.0}, title="b minus a")
+    image = drawn[0].axes[0].images[0]
+    assert image.get_clim() == (pytest.approx(-20), pytest.approx(20))
+    assert _texts(drawn[0], 0) == ["+20", "-10", "+0"]
+    assert min(image.cmap(image.norm(0.0))[:3]) > 0.95
+    blue, red = (image.cmap(image.norm(value)) for value in (20.0, -20.0))
+    assert blue[2] > blue[0]
+    assert red[0] > red[2]
+
+
+def test_curves_begin_at_the_clean_image(drawn: list[Figure]) -> None:
+    corruption_figures.severity_curves({"a": VALUES, "b": VALUES}, clean={"a": 0.85})
+    fog = drawn[0].axes[0]
+    assert fog.get_title() == "fog"
+    assert list(fog.lines[0].get_xdata()) == [0, 1, 2, 3, 4, 5]
+    assert list(fog.lines[0].get_ydata()) == pytest.approx([85, 80, 70, 60, 50, 40])
+    assert list(fog.lines[1].get_xdata()) == [1, 2, 3, 4, 5]
+    assert fog.get_ylim()[1] > 85
+    assert [axes.get_visible() for axes in drawn[0].axes] == [True, True, False, False, False]
+
+
+def test_no_model_and_no_cells_are_refused() -> None:
+    for models in ({}, {"a": {}}):
+        with pytest.raises(ValueError, match="at least one"):
+            corruption_figures.heat_maps(models)
