@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dinov2_noise.errors import ImageError, MissingFolderError, OutputFolderError, PairError
-from dinov2_noise.files import OutputFolder, atomic_path, list_images, read_manifest
+from dinov2_noise.errors import ConfigError, ImageError, MissingFolderError, OutputFolderError, PairError
+from dinov2_noise.files import OutputFolder, atomic_path, list_images, parse_shard, read_manifest
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -39,6 +39,21 @@ def test_listing_is_sorted_and_complete(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert list_images(tmp_path) == ["a é/x y.JPEG", "b/10.jpeg", "b/2.PNG", "c.webp"]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    """As two shards do, on machines whose processes have the same number."""
+    with atomic_path(tmp_path / "x.txt") as first, atomic_path(tmp_path / "x.txt") as second:
+        first.write_text("1")
+        second.write_text("2")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_shards_are_i_of_n() -> None:
+    assert (parse_shard("1/1"), parse_shard("2/8")) == ((1, 1), (2, 8))
+    for text in ("0/2", "3/2", "1", "a/b", "-1/2", "1/2/3", "²/3", ""):
+        with pytest.raises(ConfigError, match="is not i/n with i from 1 to n"):
+            parse_shard(text)
 
 
 def test_missing_root_is_named(tmp_path: Path) -> None:

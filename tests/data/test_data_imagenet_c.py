@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from dinov2_noise.data import StoredCell, build_index, find_cells, make
-from dinov2_noise.errors import MetadataError, MissingFolderError
+from dinov2_noise.errors import ConfigError, MetadataError, MissingFolderError
 from dinov2_noise.noise.corruptions import Corruption
 
 # The middle class is missing from the corrupted images: a numbering of theirs alone would be wrong.
@@ -69,6 +69,36 @@ def test_folders_without_cells(tmp_path):
         find_cells(tmp_path)
 
 
+def test_a_cell_in_two_folders_is_not_guessed(official):
+    (official / "fog").symlink_to(official / "weather/fog")
+    assert [cell.root for cell in find_cells(official)][1:] == [official / "fog/3", official / "fog/5"]
+    _write(official / "second/fog/5", CORRUPTED)
+    with pytest.raises(ConfigError, match=r"fog/5 lies in both .*imagenet-c/fog/5 and .*second/fog/5: give the one"):
+        find_cells(official)
+
+
+def test_cells_that_are_still_written(official):
+    manifest = official / "weather/manifest.json"
+    manifest.write_text('{"command": "corrupt", "complete": false}')
+    for allow_missing in (False, True):
+        with pytest.raises(MissingFolderError, match="weather is not complete: run the same"):
+            find_cells(official, allow_missing=allow_missing)
+    with pytest.raises(MissingFolderError, match="weather is not complete"):
+        make(f"ImageNetC:root={official}/weather/fog/3")
+    for content in ('{"command": "corrupt", "complete": true}', '{"name": "of another program"}'):
+        manifest.write_text(content)
+        assert len(find_cells(official)) == 3
+
+
+def test_corruptions_and_severities_are_not_taken_for_classes(official, extra):
+    for folder in ("", "weather", "weather/fog"):
+        for option in ("", f":extra={extra}"):
+            with pytest.raises(MissingFolderError, match="holds corruptions, not classes: give one corruption and"):
+                make(f"ImageNetC:root={official / folder}{option}")
+    _write(official / "weather/frost/1", ["fog", "snow"])  # classes of weather
+    assert make(f"ImageNetC:root={official}/weather/frost/1").get_targets().tolist() == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize("prefix", ["", "val"])
 def test_images_and_their_class_indices(official, extra, tmp_path, prefix):
     cell = tmp_path / "cell"
@@ -85,8 +115,11 @@ def test_images_and_their_class_indices(official, extra, tmp_path, prefix):
         for index, path in enumerate(sorted(cell.rglob("*.JPEG"))):
             np.testing.assert_array_equal(dataset[index][0], np.asarray(Image.open(path)))
             assert cell / dataset.relative_path(index) == path
+    (cell / "labels.txt").write_text("n03,c\nn01,a\n")
+    assert make(f"ImageNetC:root={cell}").get_targets().tolist() == [0, 0, 1, 1]
     (cell / "labels.txt").write_text("n03,c\nn01,a\nn02,b\n")
-    assert make(f"ImageNetC:root={cell}").get_targets().tolist() == [0, 0, 2, 2]
+    with pytest.raises(MetadataError, match=r"labels.txt lists 3 classes, and there are 2 class folders.*give extra="):
+        make(f"ImageNetC:root={cell}")
 
 
 def test_string_of_a_cell_and_workers(official, extra):

@@ -8,6 +8,7 @@ import corruption_reference as slow
 import numpy as np
 import pytest
 import spatter_reference
+from helpers import run_python
 from PIL import Image
 from skimage import data
 from torchvision.transforms import CenterCrop, Resize
@@ -261,6 +262,17 @@ def test_bad_labels_list_the_valid_ones(label, message):
         parse_corruption(label)
 
 
+def test_scipy_waits_for_the_first_corrupted_image():
+    """Commands and loader workers that corrupt nothing do not pay for its import."""
+    code = (
+        "import sys, numpy as np; from dinov2_noise.noise.corruptions import Corruption, parse_corruption;"
+        "fog = parse_corruption('fog/3'); print('scipy' in sys.modules, end=' ');"
+        "fog.sample(np.ones((4, 4, 3)), np.random.default_rng(0)); print('scipy' in sys.modules)"
+    )
+    done = run_python("-c", code)
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
 @pytest.mark.parametrize("severity", [0, 6, 3.0, True, "3"])
 def test_bad_severity(severity):
     with pytest.raises(NoiseNameError, match="valid are 1, 2, 3, 4, 5"):
@@ -273,7 +285,8 @@ def test_lists_of_names_and_severities():
     assert parse_names("extra") == EXTRA_CORRUPTIONS
     assert parse_names("fog,snow,fog") == ("fog", "snow")
     assert parse_severities("1,3,5") == (1, 3, 5)
-    with pytest.raises(NoiseNameError, match=r"'smog'.*valid are"):
+    assert parse_names("fog, snow") == ("fog", "snow")
+    with pytest.raises(NoiseNameError, match=r"'smog' in 'fog,smog': write all, standard, extra, or names.*valid are"):
         parse_names("fog,smog")
     with pytest.raises(NoiseNameError, match="'7' in '1,7'"):
         parse_severities("1,7")

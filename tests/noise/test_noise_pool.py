@@ -1,0 +1,42 @@
+"""The processes that write folders: their end with their parent's, and what they say of a disk that takes no more."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dinov2_noise.errors import DinoNoiseError
+from dinov2_noise.noise.folder import save_png
+
+# Each worker holds the pipe of standard output open for as long as it lives.
+SLOW_JOB = """
+import time
+from dinov2_noise.noise.pool import run_jobs
+
+def job(name):
+    print(name, flush=True)
+    time.sleep(600)
+
+run_jobs(job, ["first", "second"], workers=2, description=None)
+"""
+
+
+def test_workers_end_when_their_parent_is_killed():
+    with subprocess.Popen([sys.executable, "-c", SLOW_JOB], stdout=subprocess.PIPE, text=True) as parent:
+        # Few images are spread over all workers: both have begun.
+        assert {parent.stdout.readline().strip(), parent.stdout.readline().strip()} == {"first", "second"}
+        os.kill(parent.pid, signal.SIGKILL)
+        closed, _, _ = select.select([parent.stdout], [], [], 60)
+        assert closed
+        assert parent.stdout.read() == ""
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DinoNoiseError, match=r"cannot write .*file/a\.png: .*run the same command again"):
+        save_png(np.zeros((2, 2, 3), np.uint8), tmp_path / "file/a.png")
