@@ -23,6 +23,7 @@ denoise_app = typer.Typer(no_args_is_help=True, help="Train a self-supervised de
 app.add_typer(denoise_app, name="denoise")
 app.add_typer(evaluate_app, name="evaluate")
 console = Console()
+_INTERRUPTED = 130
 
 Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core.")]
 
@@ -273,10 +274,13 @@ def main() -> None:
     """Entry point: known errors are printed without a traceback, with exit status 1."""
     try:
         app()
-    except DinoNoiseError as error:
+    except (DinoNoiseError, OSError) as error:
         Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
         print(error, file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # typer makes an exit with status 130 of an interrupt
+        if isinstance(ended, SystemExit) and ended.code != _INTERRUPTED:
+            raise
         print("interrupted: start the same command again to continue", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)

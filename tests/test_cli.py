@@ -26,6 +26,28 @@ def test_known_errors_have_no_traceback(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("raised", "status", "text"),
+    [
+        ("KeyboardInterrupt", 130, "interrupted: start the same command again to continue"),
+        ("OSError(28, 'No space left on device', '/full/x.png')", 1, "No space left on device: '/full/x.png'"),
+    ],
+)
+def test_what_stops_a_command_is_one_line(raised: str, status: int, text: str) -> None:
+    code = f"""
+import sys
+from dinov2_noise import cli
+@cli.app.command("stopped")
+def stopped() -> None:
+    raise {raised}
+sys.argv = ["dinov2-noise", "stopped"]
+cli.main()
+"""
+    done = run_python("-c", code)
+    assert (done.returncode, done.stderr.count("\n")) == (status, 1), done.stderr
+    assert text in done.stderr
+
+
 def test_unknown_noise_lists_the_valid_ones(small_set: SmallSet, tmp_path: Path) -> None:
     status, _, errors = _cli("add-noise", str(small_set.clean), str(tmp_path / "out"), "--noise", "gaus255")
     assert status == 1
