@@ -2,7 +2,8 @@
 
 A family of that table is a name, a data set, stages and what else differs, written with ``${noise}``, ``${epochs}`` and
 the like; it stands for one experiment per noise and variant. Figures, settings and the list of runs are those of
-"Ditch the Denoiser", arXiv 2505.12191, and of its code.
+"Ditch the Denoiser", arXiv 2505.12191, and of its code, and those of "FastDINOv2", arXiv 2507.03779. Departure: a few
+combine both papers, and say so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from omegaconf import OmegaConf
 from dinov2_noise.configs.guard import GUARD_LINE
 
 TABLE = Path(__file__).with_name("catalogue.yaml")
-PAPER = '"Ditch the Denoiser", arXiv 2505.12191'
 ARMS = {
     "clean": "clean images",
     "baseline": "DINOv2 on noisy images",
@@ -30,21 +30,32 @@ ARMS = {
     "denoised": "denoiser kept",
     "norestart": "NC without restart",
     "restart": "noisy with restart",
+    "fast": "FastDINOv2",
+    "clean250": "DINOv2 at 250 epochs",
 }
-_BESIDE = ("clean", "baseline", "nc", "nct", "denoised")  # always told; the ablations only among themselves
+_BESIDE = (
+    "clean",
+    "baseline",
+    "nc",
+    "nct",
+    "denoised",
+    "fast",
+    "clean250",
+)  # always told; the ablations only among themselves
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One published run.
+    """One published run, or one made of published ones.
 
     Attributes:
         name: unique, as in ``in100-nct-gauss255``.
         group: heading of the listing.
+        paper: where it was published, in words.
         title: what is trained, in a few words.
         set_name: key of ``sets`` in the table.
         noise: ``gauss255`` and so on, or ``clean``.
-        figure: which of the reported figures of ``noise`` is this run's.
+        figure: which of the reported figures of ``noise`` is this run's; ``also``: what else is known of it.
         config: the differences from upstream's defaults, without the guard.
         differs: departures from the publication.
         options: what must be given on the command line, beside the data.
@@ -53,10 +64,12 @@ class Experiment:
 
     name: str
     group: str
+    paper: str
     title: str
     set_name: str
     noise: str
     figure: str | None
+    also: str
     config: Mapping[str, Any]
     differs: tuple[str, ...]
     options: tuple[str, ...]
@@ -86,16 +99,18 @@ def experiment(name: str) -> Experiment:
     family, values = _members()[name]
     member: Any = OmegaConf.to_container(OmegaConf.create(family | values), resolve=True)
     settings, noise = _set(member["set"]), member["noise"]
-    of_set = "" if noise == "clean" else settings["differs"]
+    of_set = [settings.get("differs"), "" if noise == "clean" else settings["differs_noisy"]]
     return Experiment(
         name=name,
         group=member["group"],
+        paper=_table()["papers"][member.get("paper", "ditch")],
         title=member["title"],
         set_name=member["set"],
         noise=noise,
         figure=member.get("figure"),
+        also=member.get("also", ""),
         config=_config(settings["config"], member),
-        differs=tuple(text for text in (member.get("differs"), of_set) if text),
+        differs=tuple(text for text in (member.get("differs"), *of_set) if text),
         options=tuple(member.get("options", ())),
         before=member.get("before", ""),
     )
@@ -154,7 +169,7 @@ def _config(shared: Mapping[str, Any], member: Mapping[str, Any]) -> dict[str, A
 
 def _header(run: Experiment) -> str:
     rows = [
-        ("Paper:", f"{PAPER}, {_set(run.set_name)['title']}{_of_noise(run)}."),
+        ("Paper:", f"{run.paper}, {_set(run.set_name)['title']}{_of_noise(run)}."),
         ("Command:", _command(run)),
         ("Before:", f"{run.before}." if run.before else ""),
         ("Batch:", _batch(run)),
@@ -195,15 +210,20 @@ def _command(run: Experiment) -> str:
 def _batch(run: Experiment) -> str:
     gpus, per_gpu = _set(run.set_name)["gpus"], run.config["train"]["batch_size_per_gpu"]
     shape = f"{per_gpu} on one GPU" if gpus == 1 else f"{per_gpu} on each of {gpus} GPUs = {gpus * per_gpu}"
-    return f"{shape}, the published one. With N GPUs set train.batch_size_per_gpu to {gpus * per_gpu} / N."
+    whose = _set(run.set_name).get("batch", "the published one")
+    return f"{shape}, {whose}. With N GPUs set train.batch_size_per_gpu to {gpus * per_gpu} / N."
 
 
 def _cost(run: Experiment) -> str:
     epochs, length = run.config["optim"]["epochs"], run.config["train"]["OFFICIAL_EPOCH_LENGTH"]
     text = f"{epochs} epochs of {length:,} iterations, {epochs * length:,} in all"
-    anchored = any("anchor" in stage for stage in run.config["curriculum"]["stages"])
-    extra = "; a step of the second stage has one more teacher forward than plain DINOv2" if anchored else ""
-    return f"{text}{extra}."
+    stages = run.config["curriculum"]["stages"]
+    if "anchor" in stages[-1]:
+        ordinal = "third" if len(stages) == 3 else "second"
+        text += f"; a step of the {ordinal} stage has one more teacher forward than plain DINOv2"
+    if any("crops" in stage for stage in stages):
+        text += f"; FLOPs per stage: dinov2-noise train {run.name} --estimate"
+    return f"{text}."
 
 
 # Known as "about" only.
@@ -221,9 +241,10 @@ def _expected(run: Experiment) -> str:
         if arm in known and arm != run.figure and (arm in _BESIDE or run.figure in ("norestart", "restart"))
     ]
     others = f"; at the published length: {', '.join(shown)}" if shown else ""
+    also = f"; {run.also}" if run.also else ""
     if run.expected_percent is None:
-        return f"no figure known{others}."
+        return f"no figure known{others}{also}."
     beside = f" ({', '.join(shown)})" if shown else ""
     about = "about " if (run.set_name, run.figure) in _APPROXIMATE else ""
     figure = f"linear probe top-1 on {images} validation images {about}{run.expected_percent:.1f} %"
-    return f"{figure}{beside}{settings['spread']}."
+    return f"{figure}{beside}{settings['spread']}{also}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -42,6 +43,8 @@ OTHERS = {
     "in1k-nct-gauss255": 55.8,
     "in1k-nct-gauss255-published": 55.8,
     "in1k-denoised-gauss255": 57.2,
+    "in1k-fast": 76.2,
+    "in1k-clean-250": 77.8,
 }
 NCT = {
     "in100-nct-gauss100": 4.0,
@@ -53,6 +56,8 @@ NCT = {
     "in1k-nct-gauss100-published": 2.0,
     "in1k-nct-gauss255-published": 1.6,
 }
+# Anchors as in NCT.
+FAST_NCT = {name.replace("-nct-", "-fast-nct-"): weight for name, weight in NCT.items() if "published" not in name}
 
 ALL = {name: catalogue.experiment(name) for name in catalogue.names()}
 
@@ -76,8 +81,13 @@ def test_every_published_experiment_is_there() -> None:
     expected |= {f"in1k-{arm}-gauss{sigma}" for arm in ("baseline", "denoised", "nc", "nct") for sigma in (100, 255)}
     expected |= {*NCT, *OTHERS, "in100-nc-gauss100-switch100", "in100-nc-gauss100-200plus800"}
     assert expected <= set(catalogue.names())
-    assert len(catalogue.names()) == 118
-    assert len(set(configs.names())) == len(configs.names()) == 118 + 6
+    assert len([name for name, run in ALL.items() if "Ditch" in run.paper and "Fast" not in run.paper]) == 118
+    fast = {"fast", "fast-64", "fast-96", "fast-128", "fast-nopatch", "patch"}
+    expected = {f"{of}-{name}" for of in ("in1k", "in100") for name in fast} | {"in1k-clean-200", "in1k-clean-250"}
+    assert {name for name, run in ALL.items() if run.paper.startswith('"FastDINOv2')} == expected
+    assert {name for name, run in ALL.items() if "which neither describes" in run.paper} == {*FAST_NCT}
+    assert len(catalogue.names()) == 118 + 14 + 6
+    assert len(set(configs.names())) == len(configs.names()) == 118 + 14 + 6 + 8
 
 
 def test_no_two_are_equal() -> None:
@@ -110,6 +120,38 @@ def test_stages_are_the_published_ones() -> None:
     assert _stages("in100-nc-gauss100-200plus800") == [(200, "denoised", 200, False), (800, "noisy", None, True)]
     assert _stages("in100-baseline-shot3") == [(200, "noisy", None, False)]
     assert _stages("in1k-nc-gauss100") == [(30, "denoised", 100, False), (70, "noisy", None, True)]
+    assert _stages("in1k-fast") == _stages("in100-fast-64") == [(150, "noisy", 200, False), (50, "noisy", None, True)]
+
+
+def test_fastdinov2_differs_from_its_ablations_in_one_thing() -> None:
+    def stages(name: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = OmegaConf.create(configs.read(name)).curriculum.stages
+        return list(found)
+
+    patch = {"max_sigma": 0.5}
+    low, full = stages("in1k-fast")
+    assert low.crops == {"global_crops_size": 112, "local_crops_size": 48}
+    assert full.gaussian_patch == patch
+    assert full.overrides == {"optim": {"warmup_epochs": 5}}
+    assert "crops" not in full
+    assert "gaussian_patch" not in low
+    for of, side, local in (("in1k", 64, 32), ("in100", 96, 48), ("in1k", 128, 48)):
+        other_low, other_full = stages(f"{of}-fast-{side}")
+        assert other_full == full
+        assert other_low == {**low, "crops": {"global_crops_size": side, "local_crops_size": local}}
+        assert local == 16 * round(side * 3 / 7 / 16)
+    assert stages("in100-fast-nopatch") == [low, {key: value for key, value in full.items() if key != "gaussian_patch"}]
+    assert stages("in1k-patch") == [{"name": "clean", "epochs": 200, "view": "noisy", "gaussian_patch": patch}]
+
+
+def test_both_papers_in_one_run_keep_their_shares() -> None:
+    for name, run in ((name, catalogue.experiment(name)) for name in FAST_NCT):
+        low, full, noisy = run.config["curriculum"]["stages"]
+        assert low["epochs"] == 3 * full["epochs"], name
+        assert (low["crops"]["global_crops_size"], "crops" in full, "crops" in noisy) == (112, False, False)
+        assert ("restart" in full, noisy["restart"], noisy["gaussian_patch"]) == (False, True, {"max_sigma": 0.5})
+        assert (low["view"], full["view"], noisy["view"]) == ("denoised", "denoised", "noisy")
+        assert low["schedule_epochs"] == run.config["optim"]["epochs"]
 
 
 def test_anchors_have_the_published_weights() -> None:
@@ -120,7 +162,7 @@ def test_anchors_have_the_published_weights() -> None:
                 assert stage["anchor"]["heads"] == "ema"
                 assert (stage["anchor"].get("teacher") == "???") == name.endswith("-published")
                 found[name] = stage["anchor"]["weight"]
-    assert found == NCT
+    assert found == NCT | FAST_NCT
 
 
 def test_images_of_each_arm() -> None:
@@ -134,7 +176,13 @@ def test_images_of_each_arm() -> None:
 
 @pytest.mark.parametrize(
     ("written", "composed"),
-    [("nct", "in1k-nct-gauss255"), ("nc", "in1k-nc-gauss255"), ("baseline_noisy", "in1k-baseline-gauss255")],
+    [
+        ("nct", "in1k-nct-gauss255"),
+        ("nc", "in1k-nc-gauss255"),
+        ("baseline_noisy", "in1k-baseline-gauss255"),
+        ("fast", "in1k-fast"),
+        ("fast_nct", "in1k-fast-nct-gauss255"),
+    ],
 )
 def test_files_written_by_hand_agree_with_the_catalogue(written: str, composed: str) -> None:
     assert OmegaConf.create(configs.read(written)) == OmegaConf.create(configs.read(composed))

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from dinov2_noise.configs import config_file, names, read, register_guard
 from dinov2_noise.curriculum.config import parse_curriculum
+from dinov2_noise.curriculum.frequency import Crops, check_crops
 from dinov2_noise.curriculum.schedules import ScheduleSettings, staged_schedules
 from dinov2_noise.curriculum.sections import parse_health, parse_step
 from dinov2_noise.data.strings import parse_dataset_string
@@ -56,6 +57,7 @@ def test_every_config_passes_our_checks(merged: dict[str, Any]) -> None:
         if name.endswith("-published") or name == "adapt_vits14":
             section["stages"][-1]["anchor"]["teacher"] = "model_final.pth"
         config = parse_curriculum(section, total_epochs=cfg.optim.epochs)
+        check_crops(config.stages, Crops.from_config(cfg))
         step = parse_step(cfg.get("step"), batch_size=cfg.train.batch_size_per_gpu)
         parse_health(cfg.get("health"))
         spec = parse_dataset_string(cfg.train.dataset_path)
