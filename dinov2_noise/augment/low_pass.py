@@ -9,6 +9,8 @@ spectrum. Here every frequency is first warped as in the bilinear transform of d
 
 which is nearly linear below 0.2 and reaches infinity at 0.5. A cut-off of 0.5 is therefore the identity for each kind,
 a ramp of the cut-off to 0.5 arrives there smoothly, and along the two axes the cut-off stays where it was asked for.
+One frequency is the exception to the ramp: 0.5 itself, which sides of even length hold, one row and one column of the
+spectrum, and which every lower cut-off removes.
 
 Like every filter by FFT it takes the image as periodic: what leaves on one side enters on the other. Frequencies are in
 cycles per pixel, 0 … 0.5.
@@ -56,7 +58,8 @@ def transfer(height: int, width: int, cutoff_cycles_per_px: float, kind: str = "
     vertical = _warped(torch.minimum(rows, height - rows) / height)
     horizontal = _warped(torch.arange(shape[1], dtype=torch.float64) / width)
     cutoff = _warped(torch.tensor(cutoff_cycles_per_px, dtype=torch.float64))
-    squared = (vertical[:, None] ** 2 + horizontal**2) / cutoff**2
+    # Divided before they are squared: the square of a tiny cut-off is 0, and the gain of the mean would be 0 / 0.
+    squared = (vertical[:, None] / cutoff) ** 2 + (horizontal / cutoff) ** 2
     if kind == "ideal":
         return (squared <= 1 + ROUNDING).double()
     if kind == "gaussian":

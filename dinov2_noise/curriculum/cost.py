@@ -82,6 +82,11 @@ class RunCost:
     processes: int
 
     @property
+    def shown(self) -> list[StageCost]:
+        """The stages, and ``plain`` unless it is the only one."""
+        return [*self.stages, *([] if list(self.stages) == [self.plain] else [self.plain])]
+
+    @property
     def images_per_step(self) -> int:
         """Over all processes."""
         return self.batch_size * self.processes
@@ -141,13 +146,13 @@ def _stage_rows(cost: RunCost) -> list[list[str]]:
     ]
     rows = [head]
     for stage in cost.stages:
-        share = f"{cost.flops_of(stage) / cost.flops:.1%}"
-        rows.append([*_stage_row(cost, stage), share])
+        rows.append([*_stage_row(cost, stage), f"{cost.flops_of(stage) / cost.flops:.1%}"])
     epochs, iterations = cost.plain.epochs, cost.plain.n_iterations
     images = f"{iterations * cost.images_per_step:,}"
     of_plain = cost.flops / cost.flops_of(cost.plain)
     in_all = ["in all", f"{epochs:,}", f"{iterations:,}", images, "", "", "", f"{of_plain:.3f}", _flops(cost.flops), ""]
-    return [*rows, in_all, [*_stage_row(cost, cost.plain), ""]]
+    beside = [[*_stage_row(cost, stage), ""] for stage in cost.shown[len(cost.stages) :]]
+    return [*rows, in_all, *beside]
 
 
 def _stage_row(cost: RunCost, stage: StageCost) -> list[str]:
@@ -161,7 +166,7 @@ def _stage_row(cost: RunCost, stage: StageCost) -> list[str]:
 
 def _part_rows(cost: RunCost) -> list[list[str]]:
     rows = [["stage", "student", "its heads", "backward", "EMA teacher", "frozen teacher"]]
-    for stage in [*cost.stages, cost.plain]:
+    for stage in cost.shown:
         flops = stage.flops
         parts = [flops.student, flops.student_heads, flops.backward, flops.teacher, flops.frozen]
         rows.append([stage.name, *(f"{part / 1e9:.2f}" if part else "-" for part in parts)])
@@ -169,14 +174,18 @@ def _part_rows(cost: RunCost) -> list[list[str]]:
 
 
 def _time_rows(cost: RunCost, rate: Rate) -> list[list[str]]:
-    rows = [["stage", "s/step", "hours", "of plain"]]
     plain = cost.seconds_of(cost.plain, rate)
-    seconds = {stage.name: cost.seconds_of(stage, rate) for stage in cost.stages}
-    steps = {stage.name: stage.n_iterations for stage in [*cost.stages, cost.plain]}
-    for name, value in [*seconds.items(), ("in all", sum(seconds.values())), (cost.plain.name, plain)]:
-        per_step = f"{value / steps[name]:.3g}" if name in steps else ""
-        rows.append([name, per_step, _hours(value), f"{value / plain:.3f}"])
-    return rows
+
+    def row(name: str, seconds: float, per_step: str) -> list[str]:
+        return [name, per_step, _hours(seconds), f"{seconds / plain:.3f}"]
+
+    rows = []
+    for stage in cost.shown:
+        seconds = cost.seconds_of(stage, rate)
+        rows.append(row(stage.name, seconds, f"{seconds / stage.n_iterations:.3g}"))
+    in_all = row("in all", sum(cost.seconds_of(stage, rate) for stage in cost.stages), "")
+    n_stages = len(cost.stages)
+    return [["stage", "s/step", "hours", "of plain"], *rows[:n_stages], in_all, *rows[n_stages:]]
 
 
 def _hours(seconds: float) -> str:

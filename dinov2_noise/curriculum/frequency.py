@@ -189,15 +189,35 @@ def check_sides(crops: Crops, key: str) -> None:
         )
 
 
+def _check_content(stage: StageLike, crops: Crops, key: str) -> None:
+    if stage.crops is not None and crops.patches_per_side == 1:
+        raise ConfigError(
+            f"{key}.crops.global_crops_size is {crops.global_px}, a single patch, of which iBOT can mask nothing: take "
+            f"at least {2 * crops.patch_px}"
+        )
+    if stage.low_pass is None or stage.low_pass.kind != "ideal":
+        return
+    cutoff = min(ends(stage.low_pass.cutoff_cycles_per_px))
+    if cutoff * crops.local_px < 1 - 1e-9:  # 49 times 1 / 49 is less than 1
+        raise ConfigError(
+            f"{key}.low_pass.cutoff_cycles_per_px of {cutoff:g} leaves a single colour of local crops of "
+            f"{crops.local_px} px, whose lowest frequency is {1 / crops.local_px:.3g}: raise it, or take another kind "
+            "than ideal"
+        )
+
+
 def check_crops(stages: Sequence[StageLike], own: Crops, key: str = "curriculum") -> None:
     """Check the stages' crops against those of the whole config, ``own``.
 
     Raises:
-        ConfigError: crops that do not divide into patches, local crops larger than the global ones, or a last stage
-            with other crops than ``own``, which the position grid is made for.
+        ConfigError: crops that do not divide into patches, local crops larger than the global ones, crops of which
+            nothing is left to learn from, or a last stage with other crops than ``own``, which the position grid is
+            made for.
     """
     for index, stage in enumerate(stages):
-        check_sides(own.of_stage(stage.crops), f"{key}.stages[{index}].crops")
+        crops = own.of_stage(stage.crops)
+        check_sides(crops, f"{key}.stages[{index}].crops")
+        _check_content(stage, crops, f"{key}.stages[{index}]")
     last = own.of_stage(stages[-1].crops)
     if last != own:
         raise ConfigError(

@@ -117,9 +117,9 @@ def _images(stage: StageConfig, config: CurriculumConfig, crops: Crops) -> list[
         cutoff = f"cut-off {shown(stage.low_pass.cutoff_cycles_per_px)} cycles per pixel"
         parts.append(f"low-pass ({stage.low_pass.kind}{order}, {cutoff})")
     if stage.gaussian_patch is not None:
-        parts.append(f"noise patch (sigma up to {shown(stage.gaussian_patch.max_sigma)})")
+        parts.append(f"noise patch (largest sigma {shown(stage.gaussian_patch.max_sigma)})")
     if stage.blur_patch is not None:
-        parts.append(f"blur patch (sigma up to {shown(stage.blur_patch.max_sigma_px)} px)")
+        parts.append(f"blur patch (largest sigma {shown(stage.blur_patch.max_sigma_px)} px)")
     return [", ".join(parts)] if parts else []
 
 

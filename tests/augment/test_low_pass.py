@@ -108,6 +108,13 @@ def test_a_wave_is_scaled_by_the_formula_of_its_filter(cycles_y: int, cycles_x: 
         torch.testing.assert_close(low_pass(image, cutoff, kind, order), gain * image, rtol=0, atol=1e-12)
 
 
+@KINDS
+def test_the_mean_alone_is_left_by_a_cutoff_whose_square_is_nothing(kind: str) -> None:
+    gains = transfer(6, 7, 1e-200, kind)
+    assert float(gains[0, 0]) == 1
+    assert float(gains.sum()) == 1
+
+
 def test_gains_at_the_cutoff_are_those_of_the_textbook() -> None:
     at_cutoff = {kind: float(transfer(64, 64, 0.25, kind, order=5)[0, 16]) for kind in FILTERS}
     assert at_cutoff == pytest.approx({"ideal": 1.0, "gaussian": math.exp(-0.5), "butterworth": 0.5})

@@ -136,6 +136,15 @@ def test_a_mistake_is_named_with_its_key(key: str, value: object, message: str) 
             r"stages\[1\]\.crops: the last stage has crops of 112 and 96 px, .* grid is made for .*224 and 96 px"
             r".* Set crops\.global_crops_size=112 and crops\.local_crops_size=96, or end with a stage",
         ),
+        (
+            [{"crops": {"global_crops_size": 16, "local_crops_size": 16}}, {}],
+            r"stages\[0\]\.crops\.global_crops_size is 16, a single patch, .* iBOT can mask nothing: take at least 32",
+        ),
+        (
+            [{"low_pass": {"cutoff_cycles_per_px": [0.01, 0.5], "kind": "ideal"}}],
+            r"stages\[0\]\.low_pass\.cutoff_cycles_per_px of 0\.01 leaves a single colour of local crops of 96 px,"
+            r" whose lowest frequency is 0\.0104",
+        ),
         ([{"crops": {"local_crops_size": 48}}], r"stages\[0\]\.crops: the last stage has crops of 224 and 48 px"),
     ],
 )
@@ -148,6 +157,9 @@ def test_crops_that_fit() -> None:
     check_crops(stages_of({"crops": {"global_crops_size": 112, "local_crops_size": 48}}, {}), Crops(224, 96, 16))
     check_crops(stages_of({"crops": {"global_crops_size": 256}}, {}), Crops(224, 96, 16))
     check_crops(stages_of({}, {"crops": {"global_crops_size": 224}}), Crops(224, 96, 16))
+    check_crops(stages_of({"low_pass": {"cutoff_cycles_per_px": 0.0105, "kind": "ideal"}}), Crops(224, 96, 16))
+    check_crops(stages_of({"low_pass": {"cutoff_cycles_per_px": 1 / 49, "kind": "ideal"}}), Crops(98, 49, 7))
+    check_crops(stages_of({"low_pass": {"cutoff_cycles_per_px": [0.01, 0.5]}}), Crops(224, 96, 16))
     check_crops(stages_of({"crops": {"global_crops_size": 98, "local_crops_size": 98}}, {}), Crops(224, 98, 14))
 
 

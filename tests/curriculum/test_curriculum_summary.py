@@ -102,8 +102,8 @@ def test_crops_filters_and_patches() -> None:
     assert [line.strip() for line in lines[7::3][:3]] == [
         "crops of 112 and 48 px",
         "crops of 224 and 96 px, low-pass (butterworth of order 3, cut-off 0.125 to 0.5 cycles per pixel), "
-        "blur patch (sigma up to 0 to 4 px)",
-        "crops of 224 and 96 px, noise patch (sigma up to 0.5)",
+        "blur patch (largest sigma 0 to 4 px)",
+        "crops of 224 and 96 px, noise patch (largest sigma 0.5)",
     ]
 
 

@@ -1,16 +1,14 @@
 """Run by test_fast_nct_run.py: upstream's own ``dinov2.train.train`` as ``__main__``, noting what the model is given.
 
-Usage: recorded_training.py FOLDER KILLED_AT [arguments of upstream's script]
+Usage: recorded_training.py FOLDER [arguments of upstream's script]
 
-At iteration KILLED_AT, if there is one, the process kills itself without warning. ``FOLDER/<iteration>.pth`` holds a
-step's collated batch, the size of each input of the backbones, and the largest gradient of the student's position grid.
+``FOLDER/<iteration>.pth`` holds a step's collated batch, the size of each input of the backbones, the largest gradient
+of the student's position grid, and how many steps the optimizer has made since it began or was restarted.
 """
 
 from __future__ import annotations
 
-import os
 import runpy
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,13 @@ import torch
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from torch import Tensor
 
-folder, killed_at, sys.argv = Path(sys.argv[1]), int(sys.argv[2]), ["train.py", *sys.argv[3:]]
+from dinov2_noise.upstream import runtime
+
+folder, sys.argv = Path(sys.argv[1]), ["train.py", *sys.argv[2:]]
 forward_backward = SSLMetaArch.forward_backward
 
 
 def recorded(self: Any, images: dict[str, Any], teacher_temp: float) -> Any:
-    if self._iteration(images) == killed_at:
-        os.kill(os.getpid(), signal.SIGKILL)
     seen: list[tuple[str, list[int]]] = []
 
     def note(name: str) -> Any:
@@ -44,7 +42,9 @@ def recorded(self: Any, images: dict[str, Any], teacher_temp: float) -> Any:
         hook.remove()
     (grid,) = (p for name, p in self.student.backbone.named_parameters() if name.endswith("pos_embed"))
     batch = {key: value for key, value in images.items() if isinstance(value, (Tensor, int))}
+    steps = {int(state["step"]) for state in runtime.current().optimizer.state.values()}
     facts = {"seen": seen, "grid_gradient": float(grid.grad.abs().max()), "grid_shape": list(grid.shape)}
+    facts["optimizer_steps"] = sorted(steps)
     torch.save(batch | facts, folder / f"{self._iteration(images)}.pth")
     return losses
 

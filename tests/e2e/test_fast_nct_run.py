@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-import signal
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ from dinov2_noise.curriculum.stages import Curriculum, build
 
 pytestmark = pytest.mark.upstream
 
-BATCH, EPOCH, ITERATIONS, SEED = 4, 1, 9, 0
-FIRST_OF = (0, 3, 5)  # stages
-SAVED = (3, 6)  # upstream saves every three epochs: where the crops change, and inside the noisy stage
+BATCH, EPOCH, ITERATIONS, SEED = 4, 1, 7, 0
+FIRST_OF = (0, 3, 4)  # stages
+SWITCH = "model_0000002.pth"  # upstream saves every three epochs: the first time where the crops change
 MAX_SIGMA = 0.5
 CONFIG: dict[str, Any] = {
     "train": {"batch_size_per_gpu": BATCH, "num_workers": 2, "OFFICIAL_EPOCH_LENGTH": EPOCH, "centering": "centering"},
@@ -52,10 +52,10 @@ CONFIG: dict[str, Any] = {
                 "schedule_epochs": 6,
                 "crops": {"global_crops_size": 48, "local_crops_size": 16},
             },
-            {"name": "full", "epochs": 2, "view": "denoised", "restart": True},
+            {"name": "full", "epochs": 1, "view": "denoised", "restart": True},
             {
                 "name": "noisy",
-                "epochs": 4,
+                "epochs": 3,
                 "view": "noisy",
                 "restart": True,
                 "anchor": {"weight": 1.0},
@@ -66,14 +66,13 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def train(config: Path, output: Path, dataset: str, *options: str, killed_at: int = -1) -> str:
+def train(config: Path, output: Path, dataset: str, *options: str) -> str:
     """Run upstream's training script; returns its log. What each step was given lies in ``<output>-seen``."""
     done = run_python(
-        *(str(Path(__file__).with_name("recorded_training.py")), f"{output}-seen", str(killed_at)),
+        *(str(Path(__file__).with_name("recorded_training.py")), f"{output}-seen"),
         *("--config-file", str(config), "--output-dir", str(output), f"train.dataset_path={dataset}", *options),
     )
-    expected = 0 if killed_at < 0 else -signal.SIGKILL
-    assert done.returncode == expected, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
@@ -144,7 +143,7 @@ def test_crops_and_patches_are_those_of_an_independent_reference(
         step = seen(run, iteration)
         small = iteration < FIRST_OF[1]
         px = {"global_crops_size": 48 if small else 64, "local_crops_size": 16 if small else 32}
-        progress = (iteration - FIRST_OF[2]) / 3
+        progress = (iteration - FIRST_OF[2]) / 2
         for place, draw in enumerate(draws(curriculum, iteration)):
             image = plain = dataset.denoised(draw.index) if iteration < FIRST_OF[2] else dataset.noisy(draw.index)
             if iteration >= FIRST_OF[2]:
@@ -173,7 +172,7 @@ def test_every_stage_learns_the_position_grid_of_full_crops(run: Path) -> None:
 
 def test_losses_and_signs_are_finite_in_every_stage(run: Path) -> None:
     lines = [json.loads(line) for line in (run / "health.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["small"] * 3 + ["full"] * 2 + ["noisy"] * 4
+    assert [line["stage"] for line in lines] == ["small"] * 3 + ["full"] + ["noisy"] * 3
     assert all(math.isfinite(value) for line in lines for value in line.values() if isinstance(value, float))
     logged = [json.loads(line) for line in (run / "training_metrics.json").read_text().splitlines()]
     assert len(logged) >= 2
@@ -181,10 +180,8 @@ def test_losses_and_signs_are_finite_in_every_stage(run: Path) -> None:
 
 
 def test_the_optimizer_starts_afresh_at_both_switches(run: Path) -> None:
-    for iteration, expected in ((SAVED[0], 3), (SAVED[1], SAVED[1] - FIRST_OF[2]), (None, ITERATIONS - FIRST_OF[2])):
-        name = "model_final.pth" if iteration is None else f"model_{iteration - 1:07d}.pth"
-        state = checkpoint(run / name)["optimizer"]["state"]
-        assert {int(entry["step"]) for entry in state.values()} == {expected}
+    steps = [seen(run, iteration)["optimizer_steps"] for iteration in range(ITERATIONS)]
+    assert steps == [[], [1], [2], [], [], [1], [2]]
 
 
 def test_the_log_tells_the_stages_and_nothing_per_worker(run: Path, config: Path) -> None:
@@ -202,14 +199,14 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
     return {key: leaf for part, child in items for key, leaf in flat(child, f"{name}.{part}".lstrip(".")).items()}
 
 
-def test_killed_and_resumed_where_the_crops_change_equals_uninterrupted(
-    run: Path, config: Path, small_set: SmallSet
-) -> None:
+def test_resumed_where_the_crops_change_equals_uninterrupted(run: Path, config: Path, small_set: SmallSet) -> None:
     resumed = config.parent / "resumed"
-    train(config, resumed, small_set.pair(), killed_at=FIRST_OF[1] + 1)
+    resumed.mkdir()
+    for name in ("config.yaml", SWITCH):
+        shutil.copy(run / name, resumed / name)
+    (resumed / "last_checkpoint").write_text(SWITCH)
     log = train(config, resumed, small_set.pair(), "train.num_workers=1")
-    assert f"Starting training from iteration {SAVED[0]}" in log
-    assert SAVED[0] == FIRST_OF[1]
+    assert f"Starting training from iteration {FIRST_OF[1]}" in log
     expected, found = (flat(checkpoint(folder / "model_final.pth")) for folder in (run, resumed))
     assert expected.keys() == found.keys()
     assert any(name.startswith("optimizer.state.") for name in expected)

@@ -14,17 +14,25 @@ from omegaconf import OmegaConf
 pytestmark = pytest.mark.upstream
 
 CONFIG: dict[str, Any] = {
-    "train": {"batch_size_per_gpu": 2, "num_workers": 0, "OFFICIAL_EPOCH_LENGTH": 2, "centering": "sinkhorn_knopp"},
+    "train": {"batch_size_per_gpu": 2, "num_workers": 0, "OFFICIAL_EPOCH_LENGTH": 1, "centering": "sinkhorn_knopp"},
     "student": {"arch": "vit_tiny", "patch_size": 16, "drop_path_rate": 0.0, "layerscale": 1.0, "block_chunks": 2},
     "dino": {"head_n_prototypes": 32, "head_hidden_dim": 32, "head_bottleneck_dim": 16},
-    "optim": {"epochs": 4, "warmup_epochs": 1, "base_lr": 0.002},
+    "optim": {"epochs": 8, "warmup_epochs": 1, "base_lr": 0.002},
     "teacher": {"warmup_teacher_temp_epochs": 1},
     "crops": {"global_crops_size": 64, "local_crops_size": 32, "local_crops_number": 2},
     "evaluation": {"eval_period_iterations": 0},
     "curriculum": {
         "stages": [
-            {"name": "denoised", "epochs": 3, "view": "denoised", "schedule_epochs": 4},
-            {"name": "noisy", "epochs": 1, "view": "noisy", "restart": True, "anchor": {"weight": 1.0}},
+            {
+                "name": "small",
+                "epochs": 4,
+                "view": "denoised",
+                "schedule_epochs": 8,
+                "crops": {"global_crops_size": 48, "local_crops_size": 16},
+                "gaussian_patch": {"max_sigma": [0.1, 0.5]},
+            },
+            {"name": "denoised", "epochs": 2, "view": "denoised"},
+            {"name": "noisy", "epochs": 2, "view": "noisy", "restart": True, "anchor": {"weight": 1.0}},
         ]
     },
 }
@@ -58,8 +66,9 @@ def test_two_ranks_save_one_file_and_one_rank_continues(small_set: SmallSet, tmp
     OmegaConf.save(content, config)
     two, one = tmp_path / "two", tmp_path / "one"
     _train(config, two, small_set, 2)
-    assert sorted(path.name for path in two.glob("*.pth")) == ["model_0000005.pth", "model_final.pth"]
-    at_switch, final = (_load(two / name) for name in ("model_0000005.pth", "model_final.pth"))
+    names = ["model_0000002.pth", "model_0000005.pth", "model_final.pth"]
+    assert sorted(path.name for path in two.glob("*.pth")) == names
+    begun, at_switch, final = (_load(two / name) for name in names)
     assert {int(state["step"]) for state in final["optimizer"]["state"].values()} == {2}, "restarted after 6 steps"
     assert int(final["model"]["frozen_teacher.frozen"]) == 1
     for name in (key for key in at_switch["model"] if key.startswith("teacher.backbone.")):
@@ -67,19 +76,19 @@ def test_two_ranks_save_one_file_and_one_rank_continues(small_set: SmallSet, tmp
         assert torch.equal(frozen, at_switch["model"][name]), name
 
     one.mkdir()
-    for name in ("config.yaml", "model_0000005.pth"):
+    for name in ("config.yaml", "model_0000002.pth"):
         shutil.copy(two / name, one / name)
-    (one / "last_checkpoint").write_text("model_0000005.pth")
+    (one / "last_checkpoint").write_text("model_0000002.pth")
     log = _train(config, one, small_set, 1, "train.batch_size_per_gpu=4")
-    assert "Starting training from iteration 6" in log
+    assert "Starting training from iteration 3" in log, "with small crops still"
     assert "holds the random state of 2 processes, this run has 1" in log
     continued = _load(one / "model_final.pth")
     assert continued["iteration"] == final["iteration"] == 7
     moved = 0.0
     for name, tensor in final["model"].items():
         torch.testing.assert_close(continued["model"][name], tensor, rtol=1e-3, atol=1e-5, msg=name)
-        moved = max(moved, float((tensor.float() - at_switch["model"][name].float()).abs().max()))
-    assert moved > 1e-3, "two steps must change more than the tolerance hides"
+        moved = max(moved, float((tensor.float() - begun["model"][name].float()).abs().max()))
+    assert moved > 1e-3, "five steps must change more than the tolerance hides"
 
 
 def test_another_number_of_images_per_step_is_refused(small_set: SmallSet, tmp_path: Path) -> None:
@@ -104,7 +113,7 @@ def test_a_full_disk_is_found_before_the_first_step(small_set: SmallSet, tmp_pat
     assert done.returncode != 0
     assert done.stderr.count("CheckpointError: no checkpoint can be written") >= 2, "each rank says it"
     assert "tried before the first step" in done.stderr
-    assert "this run needs room for 2, " in done.stderr
+    assert "this run needs room for 3, " in done.stderr
     assert "File too large" in done.stderr
     assert "Starting training" not in done.stdout
     assert [path.name for path in output.rglob("*") if "partial" in path.name or path.suffix == ".pth"] == []

@@ -15,7 +15,7 @@ from dinov2_noise.augment.patches import GaussianPatch
 from dinov2_noise.configs import shipped
 from dinov2_noise.curriculum.frequency import Crops
 from dinov2_noise.curriculum.sections import HealthConfig, StepConfig
-from dinov2_noise.errors import CheckpointError, ConfigError
+from dinov2_noise.errors import CheckpointError, ConfigError, DatasetStringError
 from dinov2_noise.upstream import runtime
 
 pytestmark = pytest.mark.upstream
@@ -116,6 +116,13 @@ def test_a_teachers_file_is_not_needed_once_its_stage_has_begun(tmp_path: Path, 
     run = runtime.current()
     assert run is not None
     assert run.first_iteration == begins + 1
+
+
+def test_a_dataset_that_knows_no_stages(tmp_path: Path, small_set: SmallSet) -> None:
+    stages = [{"name": "on", "epochs": 100, "view": "noisy"}]
+    for name in ("ImagNet", "ImageNet22k"):
+        with pytest.raises(DatasetStringError, match=rf"unknown dataset '{name}' .*: valid are ImageFolder, ImageNet"):
+            merged(tmp_path, small_set, f"train.dataset_path={name}:root=x", curriculum={"stages": stages})
 
 
 def test_an_anchor_without_denoised_images(tmp_path: Path, small_set: SmallSet) -> None:

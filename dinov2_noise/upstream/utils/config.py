@@ -89,12 +89,15 @@ def prepare(cfg: Any, args: Any, upstream_defaults: Any) -> None:
 
 def _check_before_training(cfg: Any, run: runtime.Run | None) -> None:
     """Find what would stop the run later, before anything is written; one process of a job is enough."""
+    is_known = cfg.train.dataset_path.split(":")[0] in data.DATASETS
     if run is not None:
+        if not is_known:  # not even one of upstream's: it knows no stages
+            data.parse_dataset_string(cfg.train.dataset_path)
         require_denoised(cfg.train.dataset_path, run)
         _require_teacher_files(run)
         staged_schedules(ScheduleSettings.from_config(cfg), run.config)
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
-    if rank == "0" and cfg.train.dataset_path.split(":")[0] in data.DATASETS:
+    if rank == "0" and is_known:
         data.make(cfg.train.dataset_path)
 
 
