@@ -187,7 +187,7 @@ def test_the_optimizer_starts_afresh_at_both_switches(run: Path) -> None:
 def test_the_log_tells_the_stages_and_nothing_per_worker(run: Path, config: Path) -> None:
     log = (config.parent / "log").read_text()
     assert "crops of 48 and 16 px" in log
-    assert "noise patch (sigma up to 0.1 to 0.5)" in log
+    assert "noise patch (largest sigma 0.1 to 0.5)" in log
     assert log.count("Using data augmentation parameters") == 1
 
 
