@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from dinov2_noise.errors import ConfigError
+from dinov2_noise.errors import ConfigError, OutputFolderError
 
 if TYPE_CHECKING:
+    from dinov2_noise.evaluation.corruption_run import CellFolder
     from dinov2_noise.upstream.probing.benchmark import Benchmark
     from dinov2_noise.upstream.probing.fourier import FourierRequest
     from dinov2_noise.upstream.probing.probe import ProbeRequest
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure how robust a finished backbone is.")
 console = Console(highlight=False)
+_LEAST_CLASSES = 5  # upstream's linear.py always counts the top 5
 
 ConfigFile = Annotated[Path, typer.Option(help="config.yaml of the run.")]
 WeightsFile = Annotated[Path, typer.Option(help="Its eval/training_…/teacher_checkpoint.pth.")]
@@ -53,8 +55,8 @@ def corruptions(
     corruptions: Annotated[str, typer.Option(help="all (19), standard (15), extra (4), none, or names.")] = "all",
     severities: Annotated[str, typer.Option(help="Of 1 to 5, separated by commas.")] = "1,2,3,4,5",
     noises: Annotated[str, typer.Option(help="Our noises beside them, or none.")] = "gauss50,gauss100,gauss255",
-    size: Annotated[str, typer.Option(help="Crop that is corrupted, in px, or full for the whole image.")] = "224",
-    seed: Annotated[int, typer.Option(help="Base seed of the corruptions.")] = 42,
+    size: Annotated[str | None, typer.Option(help="Crop that is corrupted, in px, or full; by default 224.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Base seed of the corruptions; by default 42.")] = None,
     batch_size: BatchSize = 128,
     workers: LoaderWorkers = 4,
     device: Device = "auto",
@@ -73,17 +75,24 @@ def corruptions(
     request = _probe_request(
         config_file, weights, val_dataset, classifiers, train_dataset, knn, batch_size, workers, device, geometry
     )
-    trained = None if classifiers is not None or knn_only else _linear_training(request, linear_options)
+    trains = classifiers is None and not knn_only
+    for wrong, complaint in (
+        (knn_only and classifiers is not None, "--knn-only and --classifiers contradict each other: leave one out"),
+        (linear_options and not trains, "--linear-options is for heads trained here: none are, leave it out"),
+        (imagenet_c is not None and (size or seed is not None), "--imagenet-c reads images: leave out --size, --seed"),
+    ):
+        if wrong:
+            raise ConfigError(complaint)
     benchmark = Benchmark(
         probe=request,
         output=output,
         grid=Grid.parse(corruptions, severities, noises),
         name=name or config_file.resolve().parent.name,
         imagenet_c=imagenet_c,
-        size=size,
-        seed=seed,
+        size="224" if size is None else size,
+        seed=42 if seed is None else seed,
         allow_missing=allow_missing,
-        heads_from=trained or {},
+        heads_from=_linear_training(request, linear_options) if trains else {},
     )
     _run(benchmark, parse_shard(shard))
 
@@ -94,11 +103,10 @@ def _run(benchmark: Benchmark, shard: tuple[int, int]) -> None:
     require_figures()
     benchmark.probe.check(heads_follow=bool(benchmark.heads_from))
     folder = benchmark.folder()
-    folder.open()
     if folder.missing:
         console.print(f"{len(folder.missing)} cells are not there and left out: {', '.join(folder.missing)}")
     if benchmark.heads_from:
-        benchmark = benchmark.with_classifiers(_train_heads(benchmark, shard))
+        benchmark = benchmark.with_classifiers(_train_heads(benchmark, folder, shard))
     measured = benchmark.run(folder, shard)
     if not folder.is_complete():
         left = len(folder.pending())
@@ -111,7 +119,8 @@ def _run(benchmark: Benchmark, shard: tuple[int, int]) -> None:
     for kind in summary.kinds:
         console.print(cells_table(summary, kind))
         console.print(models_table([summary], kind))
-    console.print(f"mCE normalised by {summary.normalised_by}")
+    if any(summary.scores(kind).ce_of for kind in summary.kinds):
+        console.print(f"CE and mCE normalised by {summary.normalised_by}", soft_wrap=True)
     console.print(
         f"{benchmark.output}: summary.json, cells.csv, {', '.join(path.name for path in pictures)}", soft_wrap=True
     )
@@ -173,13 +182,17 @@ def fourier(
 
 def _run_fourier(request: FourierRequest, shard: tuple[int, int], name: str) -> None:
     from dinov2_noise.files import atomic_path
+    from dinov2_noise.report.corruption_tables import title_of
     from dinov2_noise.report.fourier_figures import fourier_map
+    from dinov2_noise.upstream.probing.probe import load
 
     request.probe.check()
     folder = request.folder()
-    folder.open()
+    folder.folder.check()
     if folder.pending(shard):
-        folder.run(request.counter(), shard)
+        loaded = load(request.probe)
+        folder.folder.open()  # not before: files that do not fit would leave a folder that refuses those that do
+        folder.run(request.counter(loaded), shard)
     if folder.pending():
         console.print(f"{len(folder.pending())} frequencies are left to other shards, the last of which sums up")
         return
@@ -187,7 +200,7 @@ def _run_fourier(request: FourierRequest, shard: tuple[int, int], name: str) -> 
     folder.save(measured, {"model": name, "weights": str(request.probe.weights)})
     for kind in measured.accuracy:
         with atomic_path(request.output / f"fourier-{kind}.png") as temporary:
-            temporary.write_bytes(fourier_map(measured, kind, title=name))
+            temporary.write_bytes(fourier_map(measured, kind, title=f"{name}, {title_of(kind)}"))
         worst = max(max(row) for row in measured.drop(kind))
         clean = measured.clean_accuracy[kind]
         console.print(f"{kind}: clean {100 * clean:.1f} %, at most {100 * worst:.1f} points lost")
@@ -239,23 +252,42 @@ def _linear_training(request: ProbeRequest, options: str) -> dict[str, Any]:
             "give --classifiers (output folder of upstream's linear.py), or --train-dataset to train them first, or "
             "--knn-only with --knn"
         )
-    return {"trained_on": dataset_identity(request.train_dataset), "options": shlex.split(options)}
+    try:
+        words = shlex.split(options)
+    except ValueError as cause:
+        raise ConfigError(f"--linear-options {options!r}: {cause}") from cause
+    return {"trained_on": dataset_identity(request.train_dataset), "options": words}
 
 
-def _train_heads(benchmark: Benchmark, shard: tuple[int, int]) -> Path:
+def _train_heads(benchmark: Benchmark, cells: CellFolder, shard: tuple[int, int]) -> Path:
     """Train linear classifiers by upstream's own code, unless that is done; returns their folder.
 
     Raises:
-        ConfigError: one of several shards would have to.
+        ConfigError: one of several shards would have to, or there are too few classes.
+        OutputFolderError: cells were measured with heads that are gone.
         LaunchError: upstream's script failed.
     """
+    from dinov2_noise import data
+    from dinov2_noise.evaluation.counting import n_classes_of
     from dinov2_noise.launch import run as launch
+    from dinov2_noise.upstream.probing.heads import are_finished
 
     request, folder = benchmark.probe, benchmark.output / "linear"
-    if (folder / "model_final.pth").is_file():
+    cells.check()
+    if are_finished(folder):
         return folder
     if shard[1] > 1:
         raise ConfigError("--shard needs trained classifiers: give --classifiers, or run once with --corruptions none")
+    if cells.results():
+        raise OutputFolderError(
+            f"{folder} is gone, and {benchmark.output} holds results of its heads: choose another folder"
+        )
+    assert request.train_dataset is not None
+    if n_classes_of(data.make(request.train_dataset), request.train_dataset) < _LEAST_CLASSES:
+        raise ConfigError(
+            f"upstream's linear.py needs {_LEAST_CLASSES} classes: use --knn 20 --knn-only, or other images"
+        )
+    cells.open()
     log = benchmark.output / "linear.log"
     console.print(f"training linear classifiers with upstream's linear.py: log in {log}", soft_wrap=True)
     command = [

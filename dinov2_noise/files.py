@@ -108,19 +108,28 @@ class OutputFolder:
         Raises:
             OutputFolderError: it holds files of another command, other parameters, or no manifest at all.
         """
+        if not self.check():
+            self._write(complete=False, facts={})
+
+    def check(self) -> bool:
+        """Whether the folder is there, and ours to continue; creates nothing.
+
+        Raises:
+            OutputFolderError: as for `open`.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise OutputFolderError(f"output {self.path} is a file: choose another output folder")
         # Listed before the manifest is looked for: another shard may be writing it, and more, just now.
         is_filled = self.path.is_dir() and any(not entry.name.startswith(".") for entry in self.path.iterdir())
         if self.manifest_path.exists():
             self._check_same_job(read_manifest(self.path))
-            return
+            return True
         if is_filled:
             raise OutputFolderError(
                 f"output folder {self.path} is not empty and was not written by `dinov2-noise {self.command}`: "
                 "choose an empty or new folder"
             )
-        self._write(complete=False, facts={})
+        return False
 
     def reopen(self) -> None:
         """Mark the folder incomplete again: a continued job has found more to do."""

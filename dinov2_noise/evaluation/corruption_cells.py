@@ -5,6 +5,7 @@ dataset string; and the file that keeps what came out of one.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from dinov2_noise.data import default_extra, make, parse_dataset_string
 from dinov2_noise.data.imagenet_c import find_cells
 from dinov2_noise.errors import CheckpointError, ConfigError, MissingFolderError
+from dinov2_noise.evaluation.counting import labels_of
 from dinov2_noise.files import write_json
 from dinov2_noise.noise import parse
 from dinov2_noise.noise.corruptions import (
@@ -32,10 +34,12 @@ class Cell:
 
     Attributes:
         name: ``clean``, a noise such as ``gauss100``, or ``corruption/severity``. dataset: its dataset string.
+        stored: its images are not made from the clean ones, but lie in a folder of their own.
     """
 
     name: str
     dataset: str
+    stored: bool = False
 
     @property
     def file_name(self) -> str:
@@ -89,11 +93,15 @@ def made_cells(val_dataset: str, grid: Grid, *, seed: int, size: str) -> list[Ce
 
     Raises:
         ConfigError: the string has a corruption of its own, or a noise while noises are asked for.
+        DatasetStringError: seed or size are none.
     """
     corrupted = [
         Cell(name, f"{val_dataset}:corruption={name},seed={seed},size={size}") for name in grid.corruption_names()
     ]
-    return [*clean_and_noisy(val_dataset, grid), *corrupted]
+    others = clean_and_noisy(val_dataset, grid)
+    for cell in corrupted[:1]:
+        parse_dataset_string(cell.dataset)
+    return [*others, *corrupted]
 
 
 def clean_and_noisy(val_dataset: str, grid: Grid) -> list[Cell]:
@@ -153,31 +161,42 @@ def stored_cells(
 ) -> tuple[list[Cell], list[str]]:
     """Cells whose images lie in a folder such as ImageNet-C, beside the clean and our noisy ones; and what is missing.
 
-    Class indices are those of the clean images' metadata. A cell with fewer or more images than the clean set counts as
-    missing: an archive unpacked in part.
+    Class indices are those of the metadata of the clean images. A cell with another number of images of a class than
+    the clean set counts as missing: an archive unpacked in part.
 
     Raises:
+        ConfigError: the clean images have noise or corruption of their own, which those of the folder do not have.
         MissingFolderError: asked cells are missing, and that is not allowed; lists them.
     """
     spec = parse_dataset_string(clean_dataset)
+    if spec.noise is not None:
+        raise ConfigError(
+            f"--val-dataset {clean_dataset!r} adds a noise, and the images in {root} have none: leave it out"
+        )
+    others = clean_and_noisy(clean_dataset, grid)
     extra = spec.extra or default_extra(spec.root)
     names, wanted = grid.corruption_names(), [parse_corruption(name) for name in grid.corruption_names()]
     found = {cell.corruption.label: cell for cell in find_cells(root, wanted, allow_missing=True)}
-    expected, cells, missing = _n_images(clean_dataset), [], []
+    expected, cells, missing = _per_class(clean_dataset), [], []
     for name in names:
-        dataset = found[name].dataset_string(extra if extra.is_dir() else None) if name in found else ""
-        n_images = _n_images(dataset) if dataset else 0
-        if n_images == expected:
-            cells.append(Cell(name, dataset))
+        if name not in found:
+            missing.append(name)
+            continue
+        dataset = found[name].dataset_string(extra if extra.is_dir() else None)
+        there = _per_class(dataset)
+        if there == expected:
+            cells.append(Cell(name, dataset, stored=True))
+        elif there.total() != expected.total():
+            missing.append(f"{name} ({there.total()} of {expected.total()} images)")
         else:
-            missing.append(f"{name} ({n_images} of {expected} images)" if n_images else name)
+            missing.append(f"{name} (as many images, but not of the same classes)")
     if missing and not allow_missing:
         raise MissingFolderError(
             f"{root} lacks {len(missing)} of {len(names)} cells: {', '.join(missing)}. Complete the folder, ask for "
             "others with --corruptions and --severities, or add --allow-missing (then there may be no mCE)"
         )
-    return [*clean_and_noisy(clean_dataset, grid), *cells], missing
+    return [*others, *cells], missing
 
 
-def _n_images(dataset: str) -> int:
-    return len(make(dataset))  # type: ignore[arg-type]
+def _per_class(text: str) -> Counter[int]:
+    return Counter(labels_of(make(text), text).tolist())

@@ -47,7 +47,7 @@ def _require_same(first: Summary, other: Summary, which: str) -> None:
         raise ConfigError(
             f"{which} were evaluated on other images or with another seed or size: {_some(differing)} differ"
         )
-    keys = ("geometry", "corruptions")
+    keys = ("geometry", "corruptions", "knn")
     settings = [key for key in keys if first.identity.get(key) != other.identity.get(key)]
     if settings:
         rows = "".join(f"\n  {key}: {first.identity.get(key)!r} and {other.identity.get(key)!r}" for key in settings)
@@ -82,7 +82,8 @@ def markdown(rows: Mapping[str, Row]) -> str:
     """The rows as a Markdown table."""
     columns = list(next(iter(rows.values())))
     lines = [["model", *columns], ["---"] * (1 + len(columns))]
-    lines += [[name, *(shown(row[column]) for column in columns)] for name, row in rows.items()]
+    named = {" ".join(name.replace("|", "\\|").split()): row for name, row in rows.items()}
+    lines += [[name, *(shown(row[column]) for column in columns)] for name, row in named.items()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dinov2_noise.errors import OutputFolderError
 from dinov2_noise.evaluation.corruption_cells import Cell, CellResult
 from dinov2_noise.evaluation.counting import Count
 from dinov2_noise.evaluation.identity import dataset_identity
@@ -36,12 +37,29 @@ class CellFolder:
     def folder(self) -> OutputFolder:
         return OutputFolder(self.path, COMMAND, self.identity)
 
+    def check(self) -> None:
+        """Check, without creating anything, that the folder is new or this very evaluation's.
+
+        Raises:
+            OutputFolderError: it is not, or stored images were exchanged after cells had been measured on them.
+        """
+        if not self.folder.check():
+            return
+        kept = [cell for cell in self.cells if cell.stored and self.file(cell).exists()]
+        stale = [cell for cell in kept if CellResult.load(self.file(cell)).images != dataset_identity(cell.dataset)]
+        if stale:
+            raise OutputFolderError(
+                f"{self.path} holds results of other images than are there now, {len(stale)} cells, the first is "
+                f"{stale[0].name} ({stale[0].dataset}): choose another folder, or delete {self.file(stale[0]).parent}"
+            )
+
     def open(self) -> None:
         """Create the folder, or check that it is this very evaluation's.
 
         Raises:
-            OutputFolderError: it is not.
+            OutputFolderError: as for `check`.
         """
+        self.check()
         self.folder.open()
 
     def file(self, cell: Cell) -> Path:

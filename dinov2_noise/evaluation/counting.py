@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from dinov2_noise import data
+from dinov2_noise.data import default_extra
 from dinov2_noise.errors import DinoNoiseError, MetadataError
 from dinov2_noise.progress import track
 
@@ -77,6 +79,18 @@ def labels_of(dataset: Any, name: str) -> Tensor:
     return torch.as_tensor(targets.astype("int64"))
 
 
+def n_classes_of(dataset: Any, name: str) -> int:
+    """Classes of a labelled data set: as many as its metadata name, if it has such; images of the last may be missing.
+
+    Raises:
+        MetadataError: it has no labels.
+    """
+    used = int(labels_of(dataset, name).max()) + 1
+    extra = dataset.spec.extra or default_extra(dataset.spec.root)
+    named = extra / f"class-ids-{dataset.spec.split}.npy"
+    return max(used, len(np.load(named, mmap_mode="r", allow_pickle=False))) if named.is_file() else used
+
+
 def count(
     names: Sequence[str], predict: Predict, settings: LoaderSettings, *, description: str
 ) -> Iterator[tuple[int, Count]]:
@@ -124,12 +138,24 @@ def batches(names: Sequence[str], settings: LoaderSettings, *, description: str)
 
 def _loaded(loader: Iterator[Any], total: int, description: str) -> Iterator[Batch]:
     start = time.perf_counter()
-    for loaded in track(loader, total=total, description=description):
+    for loaded in track(_until_a_worker_dies(loader), total=total, description=description):
         if isinstance(loaded, DinoNoiseError):
             raise loaded
         dataset, images, targets = loaded
         yield Batch(dataset, images, targets, time.perf_counter() - start)
         start = time.perf_counter()
+
+
+def _until_a_worker_dies(loader: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from loader
+    except RuntimeError as cause:
+        if "DataLoader worker" not in str(cause):
+            raise
+        raise DinoNoiseError(
+            f"a process that loads images has ended ({str(cause).splitlines()[0]}): most often memory is full, or, in "
+            "a container, shared memory (--shm-size); use fewer --workers or a smaller --batch-size"
+        ) from cause
 
 
 class _Joined(Dataset[Any]):

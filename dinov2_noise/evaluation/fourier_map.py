@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dinov2_noise.errors import CheckpointError, OutputFolderError
+from dinov2_noise.errors import CheckpointError
 from dinov2_noise.evaluation.fourier import FourierGrid, Frequency
 from dinov2_noise.evaluation.records import versions
 from dinov2_noise.files import OutputFolder, write_json
@@ -55,20 +55,6 @@ class HeatMapFolder:
     @property
     def folder(self) -> OutputFolder:
         return OutputFolder(self.path, COMMAND, self.identity)
-
-    def open(self) -> None:
-        """Create the folder, or check that it is this very map's.
-
-        Raises:
-            OutputFolderError: it is not.
-        """
-        try:
-            self.folder.open()
-        except OutputFolderError:
-            # Of several shards that begin at once, one may see the folder before its manifest.
-            if not self.folder.manifest_path.exists():
-                raise
-            self.folder.open()
 
     @property
     def wanted(self) -> list[Frequency | None]:

@@ -70,14 +70,15 @@ def read_training(path: Path) -> list[dict[str, float]]:
     """Logged iterations of ``training_metrics.json``, in order; a resumed run's later line replaces the earlier one.
 
     Every entry holds ``iteration``, ``iter_time``, ``data_time`` (seconds) and the medians over the last 20 iterations
-    of ``total_loss``, ``lr``, … Losses may be NaN.
+    of ``total_loss``, ``lr``, … Losses may be NaN. A last line of which only a part is written is passed over: the
+    training still runs, or was killed just then.
 
     Raises:
         MissingFolderError: there is no such file.
         CheckpointError: a line is not a JSON object with an iteration, or there is no line.
     """
     entries: dict[int, dict[str, float]] = {}
-    for number, line in _lines(path):
+    for number, line in _lines(path, growing=True):
         entry = _json_object(path, number, line)
         if not isinstance(entry.get("iteration"), int):
             raise CheckpointError(f"{path} line {number} has no iteration: is this a training_metrics.json?")
@@ -87,15 +88,18 @@ def read_training(path: Path) -> list[dict[str, float]]:
     return [entries[iteration] for iteration in sorted(entries)]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of the file without the empty ones."""
+def _lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, str]]:
+    """Numbered lines of the file without the empty ones, and of a ``growing`` file without the begun one."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as cause:
         raise MissingFolderError(f"no result file {path}: did DINOv2's script run to its end?") from cause
     except (OSError, ValueError) as cause:
         raise CheckpointError(f"cannot read the result file {path}: {cause}") from cause
-    for number, line in enumerate(text.splitlines(), start=1):
+    lines = text.splitlines()
+    if growing and not text.endswith(("\n", "}")):
+        lines = lines[:-1]
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             yield number, line.strip()
 

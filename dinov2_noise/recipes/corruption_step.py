@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dinov2_noise.errors import ConfigError
 from dinov2_noise.evaluation.corruption_summary import SUMMARY_NAME
 from dinov2_noise.recipes.steps import flags
 from dinov2_noise.recipes.upstream_steps import ProbeStep, TrainStep
@@ -39,6 +40,15 @@ class CorruptionsStep(ProbeStep):
     module = "dinov2_noise"
     results_name = SUMMARY_NAME
     no_influence = ("batch_size", "workers")
+
+    def check(self, key: str) -> None:
+        super().check(key)
+        if self.imagenet_c is not None and (self.size is not None or self.seed is not None):
+            raise ConfigError(
+                f"{key}: size and seed are for images that are made, imagenet_c reads them: leave them out"
+            )
+        if self.classifiers is not None and self.linear_options:
+            raise ConfigError(f"{key}: linear_options is for heads that are trained here, and classifiers are given")
 
     def bound_command(self, run: TrainStep, processes: int, heads: str | None = None) -> list[str]:
         """The command line; ``heads``: folder of the classifiers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from dinov2_noise.evaluation.corruption_scores import N_SEVERITIES
+from dinov2_noise.evaluation.corruption_scores import ALEXNET_ERROR, N_SEVERITIES
 from dinov2_noise.report.figures import COLOURS, FAINT, INK, LINE_STYLES, MARKERS, SHOWN_WIDTH_PX, figure_as_png
 
 Values = Mapping[tuple[str, int], float]
@@ -20,19 +21,24 @@ Values = Mapping[tuple[str, int], float]
 _ROW_PX, _DARK = 46, 0.55
 
 
-def heat_map(values: Values, *, title: str, label: str = "top-1 accuracy (%)") -> bytes:
-    """Corruption x severity, values in [0, 1] written into the cells in per cent."""
-    return heat_maps({title: values}, label=label)
+def heat_maps(models: Mapping[str, Values], *, clean: Mapping[str, float] | None = None, probe: str = "") -> bytes:
+    """Models side by side, corruption x severity, values in [0, 1] written into the cells in per cent.
 
+    One colour scale from 0 to the largest value. Corruptions that do not enter the mCE stand below a gap.
 
-def heat_maps(models: Mapping[str, Values], *, label: str = "top-1 accuracy (%)") -> bytes:
-    """Models side by side, on one colour scale from 0 to the largest value.
+    Args:
+        clean: accuracy on clean images, for the titles. probe: what classified, for the legend.
 
     Raises:
         ValueError: no model, or one without cells.
     """
     top = max((value for values in models.values() for value in values.values()), default=0.0)
-    return _panels(models, label, "viridis", (0.0, 100 * max(top, 0.01)), signed=False)
+    known = clean or {}
+    titled = {
+        _wrapped(name, len(models)) + (f"\nclean {100 * known[name]:.1f}" if name in known else ""): values
+        for name, values in models.items()
+    }
+    return _panels(titled, _label(probe), "viridis", (0.0, 100 * max(top, 0.01)), signed=False)
 
 
 def difference_map(values: Values, *, title: str) -> bytes:
@@ -41,7 +47,9 @@ def difference_map(values: Values, *, title: str) -> bytes:
     return _panels({title: values}, "difference (points)", "RdBu", (-max(reach, 1), max(reach, 1)), signed=True)
 
 
-def severity_curves(models: Mapping[str, Values], *, clean: Mapping[str, float], columns: int = 5) -> bytes:
+def severity_curves(
+    models: Mapping[str, Values], *, clean: Mapping[str, float], probe: str = "", columns: int = 5
+) -> bytes:
     """A small panel per corruption: accuracy over severity, one line per model; severity 0 is the clean image."""
     names = _rows(models.values())
     n_rows = -(-len(names) // columns)
@@ -52,13 +60,16 @@ def severity_curves(models: Mapping[str, Values], *, clean: Mapping[str, float],
             _curves(panel, name, models, clean)
         for unused in axes[len(names) :]:
             unused.set_visible(False)
+        for lowest in axes[max(0, len(names) - columns) : len(names)]:
+            lowest.tick_params(labelbottom=True)  # also above a place without panel
         axes[0].set_xticks(range(N_SEVERITIES + 1))
         axes[0].set_ylim(0, 1.05 * axes[0].get_ylim()[1])  # shared by all
         figure.supxlabel("severity (0: clean)", fontsize=11)
-        figure.supylabel("top-1 accuracy (%)", fontsize=11)
+        figure.supylabel(_label(probe), fontsize=11)
         if len(models) > 1:
-            handles, labels = axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+            # A label that begins with _ would be left out.
+            labels = [f" {name}" if name.startswith("_") else name for name in models]
+            figure.legend(axes[0].lines, labels, loc="outside upper left", ncols=min(len(labels), 4), frameon=False)
 
     return figure_as_png(draw, 2 * SHOWN_WIDTH_PX, 150 + 330 * n_rows, layout="constrained")
 
@@ -69,7 +80,7 @@ def _curves(panel: Axes, name: str, models: Mapping[str, Values], clean: Mapping
     for index, (model, values) in enumerate(models.items()):
         points = {0: clean[model]} if model in clean else {}
         points |= {severity: value for (corruption, severity), value in values.items() if corruption == name}
-        style: dict[str, Any] = {"color": COLOURS[index % 6], "linewidth": 1.6, "markersize": 3.5, "label": model}
+        style: dict[str, Any] = {"color": COLOURS[index % 6], "linewidth": 1.6, "markersize": 3.5}
         heights = [100 * points[severity] for severity in sorted(points)]
         panel.plot(sorted(points), heights, LINE_STYLES[index % 4], marker=MARKERS[index % 6], **style)
 
@@ -81,6 +92,7 @@ def _panels(
         raise ValueError("a heat map needs at least one model with cells")
     rows = _rows(models.values())
     columns = sorted({severity for values in models.values() for _, severity in values})
+    n_standard = sum(row in ALEXNET_ERROR for row in rows)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
@@ -88,7 +100,9 @@ def _panels(
             grid = np.array([[100 * values.get((row, column), np.nan) for column in columns] for row in rows])
             image = panel.imshow(grid, cmap=colours, norm=Normalize(*limits), aspect="auto")
             _write_values(panel, grid, limits, signed=signed)
-            panel.set_title(title, fontsize=11)
+            if 0 < n_standard < len(rows):
+                panel.axhline(n_standard - 0.5, color="white", linewidth=5)
+            panel.set_title(title, fontsize=11 if len(models) < 5 else 8.5)
             panel.set_xticks(range(len(columns)), columns)
             panel.set_xlabel("severity")
             panel.tick_params(length=0)
@@ -107,13 +121,23 @@ def _write_values(panel: Axes, grid: npt.NDArray[np.float64], limits: tuple[floa
             continue
         place = (value - limits[0]) / (limits[1] - limits[0])
         dark = abs(place - 0.5) > 0.3 if signed else place < _DARK
-        text = f"{value:+.0f}" if signed else f"{value:.0f}"
+        whole = round(value)
+        text = f"{whole:+d}".replace("-", "−").replace("+0", "0") if signed else f"{whole}"
         panel.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else INK)
 
 
 def _rows(values: Any) -> list[str]:
-    """Corruptions in order of first appearance."""
-    return list(dict.fromkeys(name for cells in values for name, _ in cells))
+    """The corruptions of the mCE, then others, each in order of first appearance."""
+    names = dict.fromkeys(name for cells in values for name, _ in cells)
+    return sorted(names, key=lambda name: name not in ALEXNET_ERROR)
+
+
+def _label(probe: str) -> str:
+    return f"top-1 accuracy (%), {probe}" if probe else "top-1 accuracy (%)"
+
+
+def _wrapped(name: str, n_panels: int) -> str:
+    return "\n".join(wrap(name, max(10, 64 // n_panels))) or name
 
 
 def _readable(name: str) -> str:

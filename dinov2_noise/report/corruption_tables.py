@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from rich.markup import escape
 from rich.table import Table
 
 from dinov2_noise.errors import MissingFolderError
@@ -27,7 +28,8 @@ def cells_table(summary: Summary, kind: str) -> Table:
     """Accuracy per corruption and severity in per cent, its mean, and CE where all severities are there."""
     scores, values = summary.scores(kind), compare.accuracies(summary, kind)
     severities = range(1, N_SEVERITIES + 1)
-    table = Table("", *map(str, severities), "mean", "CE", title=f"{summary.model}, {title_of(kind)}: top-1 (%)")
+    title = f"{escape(summary.model)}, {title_of(kind)}: top-1 (%)"
+    table = Table("", *map(str, severities), "mean", "CE", title=title)
     for name in summary.corruptions:
         error, ce = scores.error_of.get(name), scores.ce_of.get(name)
         mean = None if error is None else 100 * (1 - error)
@@ -47,7 +49,7 @@ def models_table(models: Sequence[Summary], kind: str) -> Table:
     rows = compare.rows_of(models, kind)
     table = Table("model", *next(iter(rows.values())), title=title_of(kind))
     for name, row in rows.items():
-        table.add_row(name, *(compare.shown(value) for value in row.values()))
+        table.add_row(escape(name), *(compare.shown(value) for value in row.values()))
     return table
 
 
@@ -58,12 +60,10 @@ def draw_model(summary: Summary, folder: Path) -> list[Path]:
         values = compare.accuracies(summary, kind)
         if not values:
             continue
-        clean = {summary.model: summary.cells[CLEAN].accuracy(kind)} if CLEAN in summary.cells else {}
-        title = f"{summary.model}, {title_of(kind)}"
-        written += [
-            _write(folder / f"heatmap-{kind}.png", figures.heat_map(values, title=title)),
-            _write(folder / f"curves-{kind}.png", figures.severity_curves({summary.model: values}, clean=clean)),
-        ]
+        clean = _clean([summary], kind)
+        maps = figures.heat_maps({summary.model: values}, clean=clean, probe=title_of(kind))
+        curves = figures.severity_curves({summary.model: values}, clean=clean, probe=title_of(kind))
+        written += [_write(folder / f"heatmap-{kind}.png", maps), _write(folder / f"curves-{kind}.png", curves)]
     return written
 
 
@@ -74,16 +74,19 @@ def draw_models(models: Sequence[Summary], folder: Path) -> list[Path]:
         values = {model.model: compare.accuracies(model, kind) for model in models}
         if not values[models[0].model]:
             continue
-        clean = {model.model: model.cells[CLEAN].accuracy(kind) for model in models if CLEAN in model.cells}
-        written += [
-            _write(folder / f"heatmaps-{kind}.png", figures.heat_maps(values)),
-            _write(folder / f"curves-{kind}.png", figures.severity_curves(values, clean=clean)),
-        ]
+        clean, probe = _clean(models, kind), title_of(kind)
+        maps = figures.heat_maps(values, clean=clean, probe=probe)
+        curves = figures.severity_curves(values, clean=clean, probe=probe)
+        written += [_write(folder / f"heatmaps-{kind}.png", maps), _write(folder / f"curves-{kind}.png", curves)]
         if len(models) == 2:
-            title = f"{models[1].model} minus {models[0].model}"
+            title = f"{models[1].model} minus {models[0].model}, {probe}"
             drawn = figures.difference_map(compare.difference(models[0], models[1], kind), title=title)
             written.append(_write(folder / f"difference-{kind}.png", drawn))
     return written
+
+
+def _clean(models: Sequence[Summary], kind: str) -> dict[str, float]:
+    return {model.model: model.cells[CLEAN].accuracy(kind) for model in models if CLEAN in model.cells}
 
 
 def require_figures() -> None:

@@ -26,13 +26,14 @@ def fourier_map(heat_map: HeatMap, kind: str, *, title: str) -> bytes:
         panel.set_xticks(list(ticks), labels, fontsize=8)
         panel.set_yticks(list(ticks), labels, fontsize=8)
         panel.set(xlabel="horizontal frequency (cycles per pixel)", ylabel="vertical frequency (cycles per pixel)")
-        panel.set_title(f"{title}: clean {100 * heat_map.clean_accuracy[kind]:.1f} %", fontsize=11)
+        clean = 100 * heat_map.clean_accuracy[kind]
+        panel.set_title(f"{title}: clean {clean:.1f} % of {heat_map.n_images} images", fontsize=11)
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
         if grid.n <= _MOST_NUMBERS:
             for (row, column), value in np.ndenumerate(drop):
                 colour = INK if value > 0.6 * top else "white"
-                panel.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+                panel.text(column, row, f"{round(value)}", ha="center", va="center", fontsize=8, color=colour)
         bar = figure.colorbar(image, ax=panel, label="accuracy lost (points)", fraction=0.046, pad=0.02)
         bar.outline.set_visible(False)
 

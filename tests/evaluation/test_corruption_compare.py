@@ -57,6 +57,19 @@ def test_with_cells_missing_no_mce_is_given_out(tmp_path: Path) -> None:
     assert content["scores"]["linear"]["ce_percent_of"]["snow"] > 0
 
 
+def test_other_neighbours_are_no_comparison(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        model = _summary(name, 25)
+        replace(model, identity={**model.identity, "knn": {"k": [20], "images": name}}).save(tmp_path / name)
+    with pytest.raises(ConfigError, match="knn: "):
+        load_models([tmp_path / "a", tmp_path / "b"])
+
+
+def test_a_table_holds_any_name() -> None:
+    rows = rows_of([_summary("a|b\nc", 25)], "linear")
+    assert markdown(rows).splitlines()[2].startswith("| a\\|b c | 80.0 |")
+
+
 def test_models_side_by_side(tmp_path: Path) -> None:
     _summary("noisy", 20).save(tmp_path / "a")
     _summary("nct", 25).save(tmp_path / "b")

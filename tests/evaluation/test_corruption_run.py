@@ -136,6 +136,28 @@ def test_missing_cells_are_listed_and_refused_unless_allowed(stored: Path, gray_
     assert missing == ["brightness/5", "contrast/5 (11 of 12 images)"]
 
 
+def test_a_cell_of_other_classes_is_none(stored: Path, gray_scale: Any) -> None:
+    (stored / "contrast/5/n3/2.png").rename(stored / "contrast/5/n0/3.png")
+    with pytest.raises(MissingFolderError, match=r"contrast/5 \(as many images, but not of the same classes\)"):
+        stored_cells(stored, gray_scale.dataset, GRID)
+
+
+def test_stored_cells_need_clean_images_without_noise(stored: Path, gray_scale: Any) -> None:
+    with pytest.raises(ConfigError, match="adds a noise"):
+        stored_cells(stored, f"{gray_scale.dataset}:noise=gauss50", GRID, allow_missing=True)
+
+
+def test_results_of_exchanged_images_are_refused(stored: Path, tmp_path: Path, gray_scale: Any) -> None:
+    cells, _ = stored_cells(stored, gray_scale.dataset, GRID, allow_missing=True)
+    folder = CellFolder(tmp_path / "out", {}, cells)
+    folder.open()
+    folder.run(_measure)
+    folder.check()
+    shutil.copy(stored / "contrast/1/n0/0.png", stored / "contrast/1/n3/0.png")
+    with pytest.raises(OutputFolderError, match=r"1 cells, the first is contrast/1"):
+        folder.check()
+
+
 def test_stored_cells_have_the_classes_of_the_clean_set(stored: Path, tmp_path: Path, gray_scale: Any) -> None:
     cells, _ = stored_cells(stored, gray_scale.dataset, GRID, allow_missing=True)
     folder = CellFolder(tmp_path / "out", {}, cells)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import torch
 from PIL import Image
 
 from dinov2_noise.data import build_index, make
-from dinov2_noise.errors import ImageError, MetadataError
-from dinov2_noise.evaluation.counting import Count, LoaderSettings, batches, count
+from dinov2_noise.errors import DinoNoiseError, ImageError, MetadataError
+from dinov2_noise.evaluation.counting import Count, LoaderSettings, batches, count, n_classes_of
 
 from .conftest import nearest_level, to_tensor
 
@@ -60,6 +62,27 @@ def test_a_bad_image_keeps_its_name_through_the_workers(tmp_path: Path) -> None:
 def test_images_without_labels_are_refused(gray_scale: Any) -> None:
     with pytest.raises(MetadataError, match="no labels"):
         _right([f"ImageFolder:root={gray_scale.root}"], _settings())
+
+
+def test_classes_are_those_of_the_metadata(gray_scale: Any, tmp_path: Path) -> None:
+    """Images of the last class may be missing: classifiers of the whole set still fit."""
+    shutil.copytree(gray_scale.root, tmp_path / "r")
+    shutil.copytree(gray_scale.root / "val", tmp_path / "r/train")
+    shutil.rmtree(tmp_path / "r/val/n3")
+    build_index(tmp_path / "r", progress=False)
+    name = f"ImageNet:split=VAL:root={tmp_path / 'r'}"
+    assert n_classes_of(make(name), name) == 4
+    (tmp_path / "r-extra/class-ids-VAL.npy").unlink()
+    assert n_classes_of(make(name), name) == 3
+
+
+def _die(_image: Image.Image) -> torch.Tensor:
+    os._exit(3)
+
+
+def test_a_dead_worker_is_one_clear_error(gray_scale: Any) -> None:
+    with pytest.raises(DinoNoiseError, match="--shm-size"):
+        _right([gray_scale.dataset], LoaderSettings(_die, batch_size=2, workers=1))
 
 
 def test_a_count_adds_up() -> None:

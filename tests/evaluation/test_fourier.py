@@ -177,11 +177,11 @@ def test_a_map_is_measured_in_parts_kept_and_drawn(tmp_path: Path) -> None:
         return count_right(pictures, predict, frequency, 2.0)
 
     folder = folder_of(tmp_path)
-    folder.open()
+    folder.folder.open()
     with pytest.raises(KeyboardInterrupt):
         folder.run(count)
     assert len(folder.pending()) == len(folder.wanted) - 3
-    folder.open()
+    folder.folder.open()
     other_half = folder.run(count, shard=(2, 2))
     assert folder.run(count, shard=(1, 2)) + other_half == len(folder.wanted) - 3
     assert len(asked) == len(folder.wanted) + 1  # what was interrupted was asked twice
@@ -196,12 +196,12 @@ def test_a_map_is_measured_in_parts_kept_and_drawn(tmp_path: Path) -> None:
     assert content["frequencies_cycles_per_px"] == [-0.5, -0.25, 0, 0.25, 0.5]
     assert fourier_map(made, "linear", title="x").startswith(b"\x89PNG")
     with pytest.raises(OutputFolderError, match="norm"):
-        folder_of(tmp_path, norm=3.0).open()
+        folder_of(tmp_path, norm=3.0).folder.open()
 
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
-    folder.open()
+    folder.folder.open()
     folder.run(lambda _: {"linear": 1})
     folder.file((0, 4)).write_text('{"right": 3}')
     with pytest.raises(CheckpointError, match=r"0_4\.json"):

@@ -72,6 +72,13 @@ def test_training_keeps_the_last_line_of_an_iteration_in_order(tmp_path: Path) -
     assert math.isnan(entries[3]["total_loss"])
 
 
+def test_training_that_still_runs_has_a_line_half_written(tmp_path: Path) -> None:
+    for text in (TRAINING + '{"iteration": 30, "iter_t', TRAINING[:-1]):
+        entries = read_training(written(tmp_path, text))
+        assert [entry["iteration"] for entry in entries] == [0, 10, 15, 20]
+        assert entries[2]["total_loss"] == 8.5
+
+
 @pytest.mark.parametrize("read", [read_knn, read_linear, read_training])
 def test_a_missing_or_empty_file_is_named(read, tmp_path: Path) -> None:
     with pytest.raises(MissingFolderError, match=r"absent\.json"):

@@ -81,6 +81,18 @@ def test_classifiers_must_be_a_linear_step(make: Make) -> None:
         make(RECIPE.replace("classifiers: heads", "classifiers: nct"))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("imagenet_c: c", "imagenet_c: c, seed: 3", "size and seed are for images that are made"),
+        ("classifiers: heads,", "classifiers: heads, linear_options: --epochs 1,", "linear_options is for heads"),
+    ],
+)
+def test_settings_without_effect_are_refused(make: Make, old: str, new: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        make(RECIPE.replace(old, new))
+
+
 @pytest.fixture
 def measured(make: Make, tmp_path: Path) -> Plan:
     """A plan whose step `robust` has left its summary."""

@@ -48,7 +48,7 @@ def test_a_difference_is_white_at_zero(drawn: list[Figure]) -> None:
     corruption_figures.difference_map({("fog", 1): 0.2, ("fog", 2): -0.1, ("fog", 3): 0.0}, title="b minus a")
     image = drawn[0].axes[0].images[0]
     assert image.get_clim() == (pytest.approx(-20), pytest.approx(20))
-    assert _texts(drawn[0], 0) == ["+20", "-10", "+0"]
+    assert _texts(drawn[0], 0) == ["+20", "−10", "0"]
     assert min(image.cmap(image.norm(0.0))[:3]) > 0.95
     blue, red = (image.cmap(image.norm(value)) for value in (20.0, -20.0))
     assert blue[2] > blue[0]
@@ -64,6 +64,25 @@ def test_curves_begin_at_the_clean_image(drawn: list[Figure]) -> None:
     assert list(fog.lines[1].get_xdata()) == [1, 2, 3, 4, 5]
     assert fog.get_ylim()[1] > 85
     assert [axes.get_visible() for axes in drawn[0].axes] == [True, True, False, False, False]
+
+
+def test_corruptions_beyond_the_mce_stand_below_a_gap(drawn: list[Figure]) -> None:
+    values = {("spatter", 1): 0.1, ("fog", 1): 0.2, ("snow", 1): 0.3}
+    corruption_figures.heat_maps({"a": values}, clean={"a": 0.456}, probe="20-NN")
+    axes, bar = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["fog", "snow", "spatter"]
+    (gap,) = axes.lines
+    assert list(gap.get_ydata()) == [1.5, 1.5]
+    assert axes.get_title() == "a\nclean 45.6"
+    assert bar.get_ylabel() == "top-1 accuracy (%), 20-NN"
+
+
+def test_names_are_shown_whatever_their_letters(drawn: list[Figure]) -> None:
+    names = ["_private", "$x^", "a long name of a model", "d", "e"]
+    corruption_figures.severity_curves(dict.fromkeys(names, VALUES), clean={})
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [" _private", *names[1:]]
+    corruption_figures.heat_maps(dict.fromkeys(names, VALUES))
+    assert [axes.get_title() for axes in drawn[1].axes[1:3]] == ["$x^", "a long name\nof a model"]
 
 
 def test_no_model_and_no_cells_are_refused() -> None:

@@ -58,16 +58,19 @@ def test_the_perturbation_meets_the_resized_and_cropped_8_bit_image(request_of_a
 def test_clean_and_vanishing_perturbations_give_the_accuracy_of_the_benchmark(
     request_of_a_map: Any, tmp_path: Path
 ) -> None:
-    from dinov2_noise.upstream.probing.probe import open_probe
+    from dinov2_noise.upstream.probing.probe import load
 
     weak = replace(request_of_a_map, norm=1e-5, output=tmp_path)
-    probe, counter = open_probe(weak.probe, keep=tmp_path), weak.counter()
+    loaded = load(weak.probe)
+    probe, counter = loaded.probe(tmp_path), weak.counter(loaded)
     ((_, found),) = count([weak.probe.val_dataset], probe.predict, probe.settings, description="clean")
     for frequency in (None, (0, 0), (0, 112), (37, -80)):
         assert counter(frequency) == found.right
 
 
 def test_the_command_measures_keeps_and_draws(request_of_a_map: Any) -> None:
+    from dinov2_noise.upstream.probing.probe import load
+
     request = request_of_a_map
     command = [
         *("evaluate", "fourier", "--config-file", str(request.probe.config_file)),
@@ -82,7 +85,7 @@ def test_the_command_measures_keeps_and_draws(request_of_a_map: Any) -> None:
     record = json.loads((request.output / "fourier.json").read_text())
     assert record["n_images"] == 10
     assert record["frequencies_cycles_per_px"] == [-0.5, 0, 0.5]
-    counter = request.counter()
+    counter = request.counter(load(request.probe))
     values = record["accuracy"]["knn3"]
     for row, column in ((0, 0), (1, 1), (2, 1), (0, 1)):
         frequency = ((row - 1) * 112, (column - 1) * 112)

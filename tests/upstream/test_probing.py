@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,19 +45,32 @@ class Run:
 
     @property
     def linear(self) -> Path:
-        return self.folder / "linear"
+        return self.folder / "trained" / "linear"
 
     def dataset(self, split: str = "VAL", more: str = "") -> str:
         return f"ImageNet:split={split}:root={self.folder / 'clean'}{more}"
 
-    def upstream(self, script: str, *arguments: str) -> None:
+    def knn(self, *arguments: str) -> None:
         done = run_python(
-            *("-m", f"dinov2.eval.{script}", "--config-file", str(self.config)),
-            *("--pretrained-weights", str(self.weights), "--output-dir", str(self.folder / script)),
+            *("-m", "dinov2.eval.knn", "--config-file", str(self.config)),
+            *("--pretrained-weights", str(self.weights), "--output-dir", str(self.folder / "knn")),
             *("--train-dataset", self.dataset("TRAIN"), "--val-dataset", self.dataset()),
             *arguments,
         )
         assert done.returncode == 0, done.stderr[-3000:]
+
+    def command(self, output: Path) -> list[str]:
+        """Of a benchmark without its classifiers, at severity 1."""
+        return [
+            *("evaluate", "corruptions", "--config-file", str(self.config), "--weights", str(self.weights)),
+            *("--val-dataset", self.dataset(), "--severities", "1", "--noises", "none", "--workers", "1"),
+            *("--output", str(output)),
+        ]
+
+    def training(self, options: list[str]) -> list[str]:
+        """Of a benchmark that begins by training its classifiers with upstream's linear.py."""
+        more = ("--train-dataset", self.dataset("TRAIN"), f"--linear-options={shlex.join(options)}")
+        return [*self.command(self.folder / "trained"), *more]
 
     def request(self, **changes: Any) -> Any:
         from dinov2_noise.upstream.probing.probe import ProbeRequest
@@ -77,14 +91,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.manual_seed(0)
     state = {f"backbone.{name}": value for name, value in build_backbone(str(found.config)).state_dict().items()}
     torch.save({"teacher": state}, found.weights)
-    options = "--batch-size 16 --num-workers 1 --epochs 1 --epoch-length 8 --eval-period-iterations 8"
     tests = [found.dataset(more=f":corruption={cell}") for cell in CELLS]
-    found.upstream(
-        "linear",
-        *options.split(),
+    options = [
+        *("--batch-size", "16", "--epochs", "1", "--epoch-length", "8", "--eval-period-iterations", "8"),
         *("--learning-rates", "0.01", "0.1", "1"),
         *("--test-datasets", *tests, "--test-class-mapping-fpaths", "None", "None"),
-    )
+    ]
+    done = CliRunner().invoke(app, [*found.training(options), "--corruptions", "none"])
+    assert done.exit_code == 0, done.output
     return found
 
 
@@ -120,7 +134,7 @@ def test_cells_have_the_accuracy_that_upstreams_linear_py_finds(run: Run, tmp_pa
 def test_neighbours_vote_as_in_upstreams_knn_py(run: Run, tmp_path: Path) -> None:
     from dinov2_noise.upstream.probing.probe import open_probe
 
-    run.upstream("knn", "--nb_knn", "1", "5", "20", "--batch-size", "24")
+    run.knn("--nb_knn", "1", "5", "20", "--batch-size", "24")
     request = run.request(classifiers=None, train_dataset=run.dataset("TRAIN"), knn=(1, 5, 20))
     probe = open_probe(request, keep=tmp_path)
     assert probe.kinds == ("knn1", "knn5", "knn20")
@@ -176,12 +190,15 @@ def test_the_choice_is_made_once_and_kept(run: Run, tmp_path: Path) -> None:
     assert probe.choice is not None
     assert probe.choice.name == content["name"]
     assert content["right"][content["name"]] == max(content["right"].values())
-    content["name"] = "classifier_1_blocks_avgpool_False_lr_0_00063"
     other = next(name for name in content["right"] if name != probe.choice.name)
     kept.write_text(json.dumps({**content, "name": other}))
     again = open_probe(run.request(), keep=tmp_path)
     assert again.head is not None
     assert again.head.name == other
+    for damaged in ("{", "{}", json.dumps({**content, "name": "gone"})):
+        kept.write_text(damaged)
+        with pytest.raises(CheckpointError, match="tells no classifier"):
+            open_probe(run.request(), keep=tmp_path)
 
 
 def test_official_geometry_leaves_images_of_224_px_as_they_are() -> None:
@@ -198,48 +215,59 @@ def test_official_geometry_leaves_images_of_224_px_as_they_are() -> None:
     assert torch.equal(official(large), upstream(large))
 
 
-def test_it_trains_heads_goes_on_and_reads_folders(run: Run, tmp_path: Path) -> None:
-    """Without classifiers; the second command adds a corruption; then another model's folder is refused."""
-    base = [
-        *("evaluate", "corruptions", "--config-file", str(run.config), "--weights", str(run.weights)),
-        *("--val-dataset", run.dataset(), "--train-dataset", run.dataset("TRAIN"), "--workers", "1"),
-        *("--severities", "1", "--noises", "none", "--output", str(tmp_path / "out")),
-        "--linear-options=--batch-size 8 --epochs 1 --epoch-length 2 --eval-period-iterations 2 --learning-rates 0.1",
-    ]
-    first = CliRunner().invoke(app, [*base, "--corruptions", "none"])
-    assert first.exit_code == 0, first.output
-    heads = tmp_path / "out/linear/model_final.pth"
+def test_it_trains_heads_once_and_goes_on(run: Run, tmp_path: Path) -> None:
+    """The fixture's command has trained them; the second adds a corruption; then another model's folder is refused."""
+    parameters = json.loads((run.folder / "trained/manifest.json").read_text())["parameters"]
+    again = run.training(parameters["classifiers"]["options"])
+    heads = run.linear / "model_final.pth"
     trained = heads.stat().st_mtime_ns
-    second = CliRunner().invoke(app, [*base, "--corruptions", "brightness", "--shard", "2/2"])
-    assert second.exit_code == 0, second.output
+    done = CliRunner().invoke(app, [*again, "--corruptions", "brightness", "--shard", "2/2"])
+    assert done.exit_code == 0, done.output
     assert heads.stat().st_mtime_ns == trained
-    assert list(Summary.load(tmp_path / "out").cells) == ["clean", "brightness/1"]
-    other = CliRunner().invoke(app, [*base, "--corruptions", "none", "--knn", "5"])
+    assert list(Summary.load(run.folder / "trained").cells) == ["clean", "brightness/1"]
+    other = CliRunner().invoke(app, [*again, "--corruptions", "none", "--knn", "5"])
     assert isinstance(other.exception, DinoNoiseError)
     assert "already holds other results" in str(other.exception)
+    # The heads of measured cells are gone: new ones are others.
+    shutil.copytree(run.folder / "trained", tmp_path / "moved", ignore=shutil.ignore_patterns("linear"))
+    lost = [str(tmp_path / "moved") if word == str(run.folder / "trained") else word for word in again]
+    assert "holds results of its heads" in str(CliRunner().invoke(app, lost).exception)
 
+
+def test_folders_of_corrupted_images(run: Run, tmp_path: Path) -> None:
     for name in ("fog/1", "fog/2"):
         shutil.copytree(run.folder / "clean/val", tmp_path / "c" / name)
-    stored = [
-        *base[:-2],
-        str(tmp_path / "stored"),
-        "--imagenet-c",
-        str(tmp_path / "c"),
-        "--classifiers",
-        str(run.linear),
-    ]
-    refused = CliRunner().invoke(app, [*stored, "--corruptions", "fog,snow"])
+    command = [*run.command(tmp_path / "out"), "--classifiers", str(run.linear), "--corruptions", "fog,snow"]
+    stored = [*command, "--imagenet-c", str(tmp_path / "c")]
+    refused = CliRunner().invoke(app, stored)
     assert "lacks 1 of 2 cells: snow/1" in str(refused.exception)
-    allowed = CliRunner().invoke(app, [*stored, "--corruptions", "fog,snow", "--allow-missing"])
+    allowed = CliRunner().invoke(app, [*stored, "--allow-missing"])
     assert allowed.exit_code == 0, allowed.output
-    shutil.copytree(tmp_path / "c", tmp_path / "d")
-    moved = [str(tmp_path / "d") if word == str(tmp_path / "c") else word for word in stored]
-    refused = CliRunner().invoke(app, [*moved, "--corruptions", "fog,snow", "--allow-missing"])
-    assert "imagenet_c: there" in str(refused.exception)
-    summary = Summary.load(tmp_path / "stored")
+    summary = Summary.load(tmp_path / "out")
     assert summary.missing == ["snow/1"]
     # Copies of the clean images, hence the very same classes and numbers.
     assert summary.cells["fog/1"].right == summary.cells["clean"].right
+    # The missing cell comes later: it is added, and the others stay as they are.
+    shutil.copytree(run.folder / "clean/val", tmp_path / "c/snow/1")
+    kept = (tmp_path / "out/cells/fog-1.json").stat().st_mtime_ns
+    completed = CliRunner().invoke(app, stored)
+    assert completed.exit_code == 0, completed.output
+    assert (tmp_path / "out/cells/fog-1.json").stat().st_mtime_ns == kept
+    assert (Summary.load(tmp_path / "out").missing, list(Summary.load(tmp_path / "out").cells)) == (
+        [],
+        ["clean", "snow/1", "fog/1"],
+    )
+    (tmp_path / "c").rename(tmp_path / "d")
+    refused = CliRunner().invoke(app, [*command, "--imagenet-c", str(tmp_path / "d")])
+    assert "imagenet_c: there" in str(refused.exception)
+
+
+def test_files_that_do_not_fit_leave_no_folder_behind(run: Run, tmp_path: Path) -> None:
+    command = [*run.command(tmp_path / "out"), "--corruptions", "none"]
+    refused = CliRunner().invoke(app, [*command, "--classifiers", str(run.weights)])
+    assert "holds no heads" in str(refused.exception)
+    assert not (tmp_path / "out").exists()
+    assert CliRunner().invoke(app, [*command, "--classifiers", str(run.linear)]).exit_code == 0
 
 
 def test_options_that_contradict_each_other_are_refused(run: Run, tmp_path: Path) -> None:
@@ -254,9 +282,15 @@ def test_options_that_contradict_each_other_are_refused(run: Run, tmp_path: Path
         (["--classifiers", str(run.linear), "--shard", "0/1"], "is not i/n"),
         (["--classifiers", str(run.linear), "--corruptions", "fogg"], "unknown corruption"),
         (["--train-dataset", run.dataset("TRAIN"), "--shard", "1/2"], "--shard needs trained classifiers"),
+        (["--train-dataset", run.dataset("TRAIN"), "--linear-options", "'"], "No closing quotation"),
+        (["--classifiers", str(run.linear), "--knn-only"], "--knn-only and --classifiers"),
+        (["--classifiers", str(run.linear), "--linear-options", "--epochs 1"], "--linear-options is for"),
+        (["--classifiers", str(run.linear), "--imagenet-c", "c", "--seed", "1"], "leave out --size, --seed"),
+        (["--classifiers", str(run.linear), "--size", "0"], "size=PIXELS"),
     ):
         found = CliRunner().invoke(app, [*base, *more])
         assert named in str(found.exception), more
+        assert not list(tmp_path.iterdir()), more
 
 
 def test_features_are_upstreams(run: Run) -> None:

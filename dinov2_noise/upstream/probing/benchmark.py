@@ -13,11 +13,9 @@ from dinov2_noise import configs, data
 from dinov2_noise.evaluation.corruption_cells import Cell, Grid, made_cells, stored_cells
 from dinov2_noise.evaluation.corruption_run import CellFolder
 from dinov2_noise.evaluation.corruption_summary import Summary
-from dinov2_noise.evaluation.counting import Count, count, labels_of
-from dinov2_noise.evaluation.identity import dataset_identity, file_hash
+from dinov2_noise.evaluation.counting import Count, count, n_classes_of
 from dinov2_noise.noise import DEFAULT_SEED
-from dinov2_noise.upstream.probing.heads import heads_file
-from dinov2_noise.upstream.probing.probe import ProbeRequest, kept_choice, open_probe
+from dinov2_noise.upstream.probing.probe import ProbeRequest, kept_choice, load
 
 
 @dataclass(frozen=True)
@@ -58,29 +56,23 @@ class Benchmark:
         return stored_cells(self.imagenet_c, clean, self.grid, allow_missing=self.allow_missing)
 
     def _identity(self) -> dict[str, Any]:
-        request = self.probe
         made = {"made": True, "seed": self.seed, "size": self.size}
-        heads = dict(self.heads_from)
-        if not heads and request.classifiers is not None:
-            heads = {"hash": file_hash(heads_file(request.classifiers))}
-        return {
-            "weights": file_hash(request.weights),
-            "config": file_hash(Path(configs.config_file(str(request.config_file)))),
-            "classifiers": heads,
-            "knn": {"k": list(request.knn), "images": dataset_identity(request.train_dataset or "")}
-            if request.knn
-            else {},
-            "images": dataset_identity(request.val_dataset),
-            "geometry": request.geometry,
+        found = {
+            **self.probe.identity(),
             "corruptions": made if self.imagenet_c is None else {"made": False},
             "imagenet_c": None if self.imagenet_c is None else str(self.imagenet_c.resolve()),
         }
+        return {**found, "classifiers": dict(self.heads_from)} if self.heads_from else found
 
     def run(self, folder: CellFolder, shard: tuple[int, int] = (1, 1)) -> int:
         """Measure the cells of this shard that are not measured yet; returns their number."""
+        folder.check()
         if not folder.pending(shard):
+            folder.open()
             return 0
-        probe = open_probe(self.probe, keep=self.output)
+        loaded = load(self.probe)
+        folder.open()  # not before: files that do not fit would leave a folder that refuses those that do
+        probe = loaded.probe(self.output)
 
         def measure(names: Sequence[str]) -> Iterator[tuple[int, Count]]:
             return count(names, probe.predict, probe.settings, description=f"{len(names)} cells, batches")
@@ -90,7 +82,6 @@ class Benchmark:
     def summary(self, folder: CellFolder) -> Summary:
         """The results of all cells; all must be there."""
         request, config = self.probe, OmegaConf.load(configs.config_file(str(self.probe.config_file)))
-        labels = labels_of(data.make(request.val_dataset), request.val_dataset)
         choice = kept_choice(request, self.output)
         classifier = None
         if choice is not None:
@@ -104,7 +95,7 @@ class Benchmark:
             model=self.name,
             identity=folder.identity,
             cells=folder.results(),
-            n_classes=int(labels.max()) + 1,
+            n_classes=n_classes_of(data.make(request.val_dataset), request.val_dataset),
             missing=folder.missing,
             classifier=classifier,
             seed=int(OmegaConf.select(config, "train.seed", default=0)),

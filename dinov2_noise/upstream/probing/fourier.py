@@ -4,7 +4,6 @@ its normalisation. The mathematics is in `dinov2_noise.evaluation.fourier`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinov2_noise import configs, data
+from dinov2_noise import data
 from dinov2_noise.errors import ConfigError
 from dinov2_noise.evaluation.counting import labels_of
 from dinov2_noise.evaluation.fourier import FourierGrid, Frequency, Pictures, count_right, random_signs, spread
 from dinov2_noise.evaluation.fourier_map import Count, HeatMapFolder
-from dinov2_noise.evaluation.identity import dataset_identity, file_hash
-from dinov2_noise.upstream.probing.heads import heads_file
 from dinov2_noise.upstream.probing.model import eval_transform
-from dinov2_noise.upstream.probing.probe import ProbeRequest, open_probe
+from dinov2_noise.upstream.probing.probe import Loaded, ProbeRequest
 
 
 @dataclass(frozen=True)
@@ -50,20 +47,19 @@ class FourierRequest:
         """
         if self.norm <= 0 or self.n_images < 1:
             raise ConfigError(f"--norm {self.norm}, --images {self.n_images}: above 0 and at least 1 are needed")
-        images = dataset_identity(self.probe.val_dataset)
+        of_probe = self.probe.identity()
         identity = {
-            **_model_identity(self.probe),
-            "images": images,
-            "n_images": min(self.n_images, images["n_images"]),
+            **of_probe,
+            "n_images": min(self.n_images, of_probe["images"]["n_images"]),
             "grid": {"n": self.grid.n, "limit_cycles_per_px": self.grid.limit_cycles_per_px, "side": self.grid.side},
             "norm": self.norm,
             "seed": self.seed,
         }
         return HeatMapFolder(self.output, identity, self.grid, identity["n_images"])
 
-    def counter(self) -> Count:
-        """Loads model and images; returns what counts the images told right at a frequency."""
-        probe = open_probe(self.probe, keep=self.output)
+    def counter(self, loaded: Loaded) -> Count:
+        """Loads the images; returns what counts those told right at a frequency."""
+        probe = loaded.probe(self.output)
         pictures = load_pictures(self.probe, self.n_images, self.seed)
         mean, deviation = normalisation()
 
@@ -98,14 +94,3 @@ def normalisation() -> tuple[Tensor, Tensor]:
 
     mean, deviation = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
     return mean[:, None, None], deviation[:, None, None]
-
-
-def _model_identity(request: ProbeRequest) -> Mapping[str, Any]:
-    knn = {"k": list(request.knn), "images": dataset_identity(request.train_dataset or "")} if request.knn else {}
-    return {
-        "weights": file_hash(request.weights),
-        "config": file_hash(Path(configs.config_file(str(request.config_file)))),
-        "classifiers": None if request.classifiers is None else file_hash(heads_file(request.classifiers)),
-        "knn": knn,
-        "geometry": request.geometry,
-    }

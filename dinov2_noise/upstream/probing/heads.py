@@ -93,6 +93,12 @@ def heads_file(path: Path) -> Path:
     return path / Path(pointer.read_text(encoding="utf-8").strip()).name
 
 
+def are_finished(folder: Path) -> bool:
+    """Whether upstream's `eval/linear.py` has trained the heads in its output folder to their end."""
+    pointer = folder / "last_checkpoint"
+    return pointer.is_file() and Path(pointer.read_text(encoding="utf-8").strip()).name == "model_final.pth"
+
+
 def read_heads(path: Path) -> list[Head]:
     """All heads of an output folder of upstream's `eval/linear.py`, or of a file saved there, in upstream's order.
 

@@ -35,8 +35,7 @@ class Neighbours:
     temperature: float = TEMPERATURE
 
     def __post_init__(self) -> None:
-        if not self.ks or min(self.ks) < 1 or max(self.ks) > len(self.labels):
-            raise ConfigError(f"--knn {list(self.ks)}: numbers from 1 to the {len(self.labels)} training images")
+        require_votes(self.labels, self.ks)
 
     @property
     def n_classes(self) -> int:
@@ -56,6 +55,16 @@ class Neighbours:
             votes.scatter_add_(1, classes[:, :k], weights[:, :k])
             found[k] = votes.argmax(dim=1)
         return found
+
+
+def require_votes(labels: Tensor, ks: Sequence[int]) -> None:
+    """Check that there are as many training images as are to vote.
+
+    Raises:
+        ConfigError: there are not.
+    """
+    if not ks or min(ks) < 1 or max(ks) > len(labels):
+        raise ConfigError(f"--knn {list(ks)}: numbers from 1 to the {len(labels)} training images")
 
 
 def save_features(path: Path, features: Tensor, labels: Tensor) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from dinov2_noise import data
 from dinov2_noise.configs import config_file
 from dinov2_noise.denoise.device import choose_device
 from dinov2_noise.errors import CheckpointError, ConfigError
-from dinov2_noise.evaluation.counting import LoaderSettings, batches, count, labels_of
+from dinov2_noise.evaluation.counting import LoaderSettings, batches, count, labels_of, n_classes_of
 from dinov2_noise.evaluation.identity import dataset_identity, file_hash
 from dinov2_noise.files import write_json
 from dinov2_noise.upstream.probing import neighbours
@@ -32,7 +33,7 @@ from dinov2_noise.upstream.probing.model import (
     eval_transform,
     load_backbone_for_evaluation,
 )
-from dinov2_noise.upstream.probing.neighbours import Neighbours
+from dinov2_noise.upstream.probing.neighbours import Neighbours, require_votes
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,43 @@ class ProbeRequest:
     device: str = "auto"
 
     def check(self, *, heads_follow: bool = False) -> None:
-        """Raise ConfigError where options contradict each other; ``heads_follow``: heads are yet to be trained."""
+        """Check what can be checked before the network is loaded; ``heads_follow``: heads are yet to be trained.
+
+        Raises:
+            ConfigError: options contradict each other, or there is no such device.
+            MetadataError: images have no labels.
+        """
         if self.classifiers is None and not self.knn and not heads_follow:
-            raise ConfigError("nothing to probe with: give classifiers, or knn and a train dataset")
+            raise ConfigError(
+                "nothing to probe with: give --classifiers (the output folder of upstream's linear.py), or, for k-NN, "
+                "--knn 20 and --train-dataset ImageNet:split=TRAIN:root=…"
+            )
         if self.knn and self.train_dataset is None:
             raise ConfigError("k-NN needs the images that vote: add --train-dataset ImageNet:split=TRAIN:root=…")
         if self.batch_size < 1 or self.workers < 0:
             raise ConfigError(f"batch size {self.batch_size}, workers {self.workers}: at least 1 and 0 are needed")
+        choose_device(self.device)
+        n_classes = n_classes_of(data.make(self.val_dataset), self.val_dataset)
+        if self.knn and self.train_dataset is not None:
+            voters: Any = data.make(self.train_dataset)
+            require_votes(labels_of(voters, self.train_dataset), self.knn)
+            if (found := n_classes_of(voters, self.train_dataset)) < n_classes:
+                raise ConfigError(
+                    f"the images of {self.train_dataset} have {found} classes, those of {self.val_dataset} "
+                    f"{n_classes}: give the training images of the same data set"
+                )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the predictions, and tells a folder of results from others."""
+        voters = {"k": list(self.knn), "images": dataset_identity(self.train_dataset or "")} if self.knn else {}
+        return {
+            "weights": file_hash(self.weights),
+            "config": file_hash(Path(config_file(str(self.config_file)))),
+            "classifiers": {} if self.classifiers is None else {"hash": file_hash(heads_file(self.classifiers))},
+            "knn": voters,
+            "images": dataset_identity(self.val_dataset),
+            "geometry": self.geometry,
+        }
 
 
 @dataclass(frozen=True)
@@ -115,13 +146,37 @@ class Probe:
         return found
 
 
-def open_probe(request: ProbeRequest, *, keep: Path) -> Probe:
-    """Load all that ``request`` names, choose the linear classifier, compute the training features.
+@dataclass(frozen=True)
+class Loaded:
+    """Backbone and heads of a request, found to fit together; nothing is computed or written yet."""
 
-    Args:
-        request: what to probe.
-        keep: folder for the choice (``classifier-….json``) and the features (``features-….pt``), which are read from
-            there the next time; their names tell weights, config and images apart.
+    request: ProbeRequest
+    model: FeatureModel
+    heads: Sequence[Head]
+    settings: LoaderSettings
+
+    def probe(self, keep: Path) -> Probe:
+        """Choose the linear classifier, compute the training features.
+
+        Args:
+            keep: folder for the choice (``classifier-….json``) and the features (``features-….pt``), which are read
+                from there the next time; their names tell weights, config and images apart.
+
+        Raises:
+            CheckpointError: what is kept there cannot be read.
+            DinoNoiseError: an image cannot be read.
+        """
+        head = choice = voters = None
+        if self.heads:
+            choice = _chosen(self.request, self.model, self.heads, self.settings, keep)
+            head = next(candidate for candidate in self.heads if candidate.name == choice.name)
+        if self.request.knn:
+            voters = _voters(self.request, self.model, self.settings, keep).to(self.model.device)
+        return Probe(self.model, head, voters, choice, self.settings)
+
+
+def load(request: ProbeRequest) -> Loaded:
+    """Load all that ``request`` names.
 
     Raises:
         CheckpointError, ConfigError, MetadataError: files do not fit together; see there.
@@ -132,22 +187,17 @@ def open_probe(request: ProbeRequest, *, keep: Path) -> Probe:
     settings = LoaderSettings(transform, request.batch_size, request.workers, pin=device.type == "cuda")
     backbone = load_backbone_for_evaluation(request.config_file, request.weights, device)
     model = FeatureModel(backbone, autocast_dtype(request.config_file, device))
-    n_classes = int(labels_of(data.make(request.val_dataset), request.val_dataset).max()) + 1
-    head = choice = voters = None
+    heads: list[Head] = []
     if request.classifiers is not None:
         heads = read_heads(request.classifiers)
+        n_classes = n_classes_of(data.make(request.val_dataset), request.val_dataset)
         require_fit(heads, model, n_classes, request.classifiers)
-        heads = [candidate.to(device) for candidate in heads]
-        choice = _chosen(request, model, heads, settings, keep)
-        head = next(candidate for candidate in heads if candidate.name == choice.name)
-    if request.knn:
-        voters = _voters(request, model, settings, keep).to(device)
-        if voters.n_classes < n_classes:
-            raise CheckpointError(
-                f"the images of {request.train_dataset} have {voters.n_classes} classes, those of "
-                f"{request.val_dataset} {n_classes}: give the training images of the same data set"
-            )
-    return Probe(model, head, voters, choice, settings)
+    return Loaded(request, model, [head.to(device) for head in heads], settings)
+
+
+def open_probe(request: ProbeRequest, *, keep: Path) -> Probe:
+    """`load` and `Loaded.probe` in one."""
+    return load(request).probe(keep)
 
 
 def choose_head(model: FeatureModel, heads: Sequence[Head], dataset: str, settings: LoaderSettings) -> HeadChoice:
@@ -163,11 +213,22 @@ def choose_head(model: FeatureModel, heads: Sequence[Head], dataset: str, settin
 
 
 def kept_choice(request: ProbeRequest, keep: Path) -> HeadChoice | None:
-    """The choice that `open_probe` left in ``keep``; None where there is none yet, or no linear probe."""
+    """The choice that `open_probe` left in ``keep``; None where there is none yet, or no linear probe.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     if request.classifiers is None:
         return None
     path = _choice_path(request, request.classifiers, keep)
-    return HeadChoice(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        choice = HeadChoice(**json.loads(path.read_text(encoding="utf-8")))
+        choice.right[choice.name]
+    except (OSError, ValueError, TypeError, KeyError) as cause:
+        raise CheckpointError(f"{path} tells no classifier ({cause!r}): delete it, it is chosen again") from cause
+    return choice
 
 
 def _chosen(
