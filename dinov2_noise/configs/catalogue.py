@@ -240,7 +240,8 @@ def _expected(run: Experiment) -> str:
         for arm in ARMS
         if arm in known and arm != run.figure and (arm in _BESIDE or run.figure in ("norestart", "restart"))
     ]
-    others = f"; at the published length: {', '.join(shown)}" if shown else ""
+    which = "linear probe top-1 in % of" if run.set_name.endswith("-fast") else "at the published length:"
+    others = f"; {which} {', '.join(shown)}" if shown else ""
     also = f"; {run.also}" if run.also else ""
     if run.expected_percent is None:
         return f"no figure known{others}{also}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -11,14 +10,18 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
+from dinov2_noise import patching
 from dinov2_noise.configs import config_file, register_guard
 from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.cost import Rate, RunCost, StageCost, describe, parse_rate
-from dinov2_noise.curriculum.frequency import Crops, check_crops, check_sides
+from dinov2_noise.curriculum.frequency import Crops, check_crops
 from dinov2_noise.curriculum.sections import parse_step
 from dinov2_noise.curriculum.stages import Curriculum, build
-from dinov2_noise.errors import ConfigError
+from dinov2_noise.errors import ConfigError, DinoNoiseError
+from dinov2_noise.evaluation.upstream_results import TRAINING_FILE, read_training
 from dinov2_noise.upstream.flops import StepCounter, student_output
 from dinov2_noise.upstream.utils import options as stage_options
 from dinov2_noise.upstream.utils import strict
@@ -47,12 +50,15 @@ def estimate(
 
     Raises:
         ConfigError: the config or the rate is wrong, more than one rate is asked for, or ``like`` holds no times.
+        MissingFolderError: dinov2 cannot be imported.
     """
     if sum((rate is not None, measure, like is not None)) > 1:
         raise ConfigError("give one of --rate, --measure and --like")
+    if processes < 1:
+        raise ConfigError(f"--gpus is {processes}: a training has at least one process")
+    found = parse_rate(rate) if rate is not None else None
     cfg = load(config, options)
     cost = cost_of(cfg, processes)
-    found = parse_rate(rate) if rate is not None else None
     if measure:
         found = measured_rate(cfg, cost)
     if like is not None:
@@ -64,19 +70,25 @@ def load(config: str, options: Sequence[str] = ()) -> Any:
     """Upstream's defaults, ``config`` and ``options`` as one checked config.
 
     Raises:
-        ConfigError: an unknown or contradictory key; values that a training would still need, such as paths, may lack.
+        ConfigError: an unknown or contradictory key, or no YAML; values that a training would still need, such as
+            paths, may lack.
+        MissingFolderError: dinov2 cannot be imported.
     """
+    patching.find_init()
     from dinov2.configs import dinov2_default_config
 
     register_guard()
+    path = config_file(config)
     theirs, of_stages = stage_options.split_options(options)
-    cfg: Any = OmegaConf.merge(
-        dinov2_default_config, OmegaConf.load(config_file(config)), OmegaConf.from_dotlist(list(theirs))
-    )
+    try:
+        own = OmegaConf.load(path)
+        cfg: Any = OmegaConf.merge(dinov2_default_config, own, OmegaConf.from_dotlist(list(theirs)))
+    except (YAMLError, OmegaConfBaseException, ValueError, TypeError) as cause:
+        raise ConfigError(f"{path} and the options make no config: {' '.join(str(cause).split())}") from cause
     stage_options.apply_options(cfg, of_stages)
     if any(name in cfg for name in strict.OUR_SECTIONS):
         strict.check_keys(cfg, dinov2_default_config)
-    check_sides(Crops.from_config(cfg), "crops")
+    strict.check_numbers(cfg)
     return cfg
 
 
@@ -168,25 +180,38 @@ def _median_seconds(step: Callable[[], None], least_s: float) -> float:
 def rate_of_run(folder: Path) -> Rate:
     """FLOPs per second and process in the run in ``folder``: its seconds per iteration, reading of images and all.
 
+    The first logged line of each size of crops is left out where there are others: upstream logs means over 20
+    iterations, and those hold the start of the run or steps of the stage before.
+
     Raises:
-        ConfigError: there is no ``config.yaml``, or no line in ``training_metrics.json``.
+        ConfigError: there is no ``config.yaml``, or no line with a time in ``training_metrics.json``.
     """
-    metrics, saved = folder / "training_metrics.json", folder / "config.yaml"
-    if not saved.is_file() or not metrics.is_file():
-        raise ConfigError(f"{folder} is not the output folder of a run: {saved.name} or {metrics.name} is not there")
-    cfg = load(str(saved))
+    metrics, saved = folder / TRAINING_FILE, folder / "config.yaml"
+    for path in (saved, metrics):
+        if not path.is_file():
+            raise ConfigError(f"{folder} is not the output folder of a run: {path.name} is not there")
+    entries, cfg = _timed(metrics), load(str(saved))
     curriculum, cost = curriculum_of(cfg), cost_of(cfg)
-    seconds: dict[Crops, list[float]] = {}
-    flops: dict[Crops, float] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        stage = cost.stages[0 if curriculum is None else curriculum.stage_at(entry["iteration"]).index]
-        seconds.setdefault(stage.crops, []).append(entry["iter_time"])
-        flops[stage.crops] = stage.flops.total * cost.batch_size
-    if not seconds:
-        raise ConfigError(f"{metrics} is empty: the run in {folder} has not made a step")
-    rates = {crops: flops[crops] / statistics.median(times) for crops, times in seconds.items()}
-    shown = ", ".join(
-        f"{statistics.median(times):.3g} s with crops of {crops.shown}" for crops, times in seconds.items()
+    logged: dict[Crops, list[tuple[float, float]]] = {}
+    for entry in entries:
+        stage = cost.stages[0 if curriculum is None else curriculum.stage_at(int(entry["iteration"])).index]
+        flops = stage.flops.total * cost.batch_size
+        logged.setdefault(stage.crops, []).append((entry["iter_time"], flops / entry["iter_time"]))
+    seconds, rates = (
+        {crops: statistics.median(row[column] for row in rows[1:] or rows) for crops, rows in logged.items()}
+        for column in (0, 1)
     )
+    shown = ", ".join(f"{value:.3g} s with crops of {crops.shown}" for crops, value in seconds.items())
     return Rate(min(rates.values()), f"at the speed of the run in {folder}, per iteration {shown}", rates)
+
+
+def _timed(metrics: Path) -> list[dict[str, float]]:
+    """Logged iterations that took time."""
+    try:
+        entries = read_training(metrics)
+    except DinoNoiseError as cause:
+        raise ConfigError(f"no speed to be had from this run: {cause}") from cause
+    timed = [entry for entry in entries if entry["iteration"] >= 0 and entry.get("iter_time", 0.0) > 0]
+    if not timed:
+        raise ConfigError(f"{metrics} holds no iter_time: is it that of a training?")
+    return timed

@@ -12,7 +12,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,8 +22,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from dinov2_noise import xformers_ops
 from dinov2_noise.curriculum.cost import StepFlops
 from dinov2_noise.curriculum.frequency import Crops
+from dinov2_noise.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,16 @@ class StepCounter:
         self._micro_batches = micro_batches
         self._n_images = cfg.train.batch_size_per_gpu // micro_batches
         self._separate_heads = cfg.ibot.separate_head
-        self._counted: dict[tuple[Crops, bool], StepFlops] = {}
+        self._counted: dict[Crops, StepFlops] = {}
 
     def step(self, crops: Crops, *, anchored: bool) -> StepFlops:
         """FLOPs per image of a step with these crops; ``anchored``: with the frozen teacher's part."""
-        key = (crops, anchored)
-        if key not in self._counted:
-            self._counted[key] = self._count(crops, anchored=anchored)
-        return self._counted[key]
+        if crops not in self._counted:
+            self._counted[crops] = self._count(crops)
+        found = self._counted[crops]
+        return found if anchored else replace(found, frozen=0.0)
 
-    def _count(self, crops: Crops, *, anchored: bool) -> StepFlops:
+    def _count(self, crops: Crops) -> StepFlops:
         n, cfg = self._n_images, self._cfg
         masks = self.masks(crops)
         forward, backward = self.backbone(crops)
@@ -64,7 +66,7 @@ class StepCounter:
         student_heads = self._head_flops(n_local + n_global, masks.padded)
         teacher = self._teacher_flops(crops)
         teacher_heads = self._head_flops(n_global, masks.padded, backward=False)
-        frozen = teacher + self._head_flops(n_global, masks.expected, backward=False)[0] if anchored else 0.0
+        frozen = teacher + self._head_flops(n_global, masks.expected, backward=False)[0]
         return StepFlops(
             student=forward / n,
             student_heads=student_heads[0] / n,
@@ -88,11 +90,23 @@ class StepCounter:
 
     @cached_property
     def _networks(self) -> tuple[Any, Any]:
-        """Student and teacher backbone, without numbers."""
-        from dinov2.models import build_model_from_cfg
+        """Student and teacher backbone, without numbers.
 
-        with _on_meta():
-            student, teacher, _ = build_model_from_cfg(self._cfg)
+        Raises:
+            ConfigError: upstream has none of this name.
+        """
+        from dinov2.models import build_model_from_cfg, vision_transformer
+
+        section = self._cfg.student
+        try:
+            with _on_meta():
+                student, teacher, _ = build_model_from_cfg(self._cfg)
+        except (KeyError, NotImplementedError) as cause:
+            known = ", ".join(name for name in vars(vision_transformer) if name.startswith("vit_"))
+            raise ConfigError(
+                f"DINOv2 has no network of student.arch {section.arch!r} and student.ffn_layer {section.ffn_layer!r}: "
+                f"the first is one of {known}, the second mlp, swiglu, swiglufused or identity"
+            ) from cause
         return student.train(), teacher.eval()
 
     def backbone(self, crops: Crops) -> tuple[float, float]:
@@ -177,9 +191,31 @@ def _on_meta() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _built_in_attention() -> Iterator[None]:
+    """No xFormers meanwhile: its kernels do not run on ``meta``, and torch does not count them."""
+    from dinov2.layers import attention, block
+
+    ours = {
+        attention: ("memory_efficient_attention", "unbind", "fmha"),
+        block: ("scaled_index_add", "index_select_cat", "fmha"),
+    }
+    wanted = [(module, name, getattr(xformers_ops, name)) for module, names in ours.items() for name in names]
+    wanted += [(module, "XFORMERS_AVAILABLE", True) for module in ours]
+    wanted += [(block, "attn_bias_cache", {})]  # its masks are of the one or the other
+    before = [(module, name, getattr(module, name)) for module, name, _ in wanted if hasattr(module, name)]
+    try:
+        for module, name, value in wanted:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
 def _flops(work: Callable[[], Any]) -> tuple[float, Any]:
     # The plain backend of attention: others' kernels differ between devices, and not all are counted.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with _built_in_attention(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         result = work()
     return float(counter.get_total_flops()), result
 

@@ -47,6 +47,20 @@ def test_text() -> None:
     assert describe(COST).count("\n\n") == 2, "no hours without a rate"
 
 
+def test_a_run_without_stages_is_told_once() -> None:
+    cost = RunCost([COST.plain], COST.plain, batch_size=4, processes=2)
+    text = describe(cost, parse_rate("40T"))
+    assert text.count("plain DINOv2") == 3, "a row in each table"
+    assert text.count("in all") == 2
+
+
+def test_stages_of_one_name_are_told_apart() -> None:
+    twice = [StageCost("a", 6, 600, LOW, 8, SMALL_STEP), StageCost("a", 4, 400, FULL, 8, ANCHORED)]
+    cost = RunCost(twice, COST.plain, batch_size=4, processes=2)
+    rows = [line.split() for line in describe(cost, parse_rate("40T")).split("\n\n")[3].splitlines()[2:]]
+    assert [row[-1] for row in rows] == ["0.118", "0.421", "0.539", "1.000"]
+
+
 @pytest.mark.parametrize(
     ("text", "flops_per_s"),
     [("40TFLOPs", 4e13), ("40 TFLOP/s", 4e13), ("900GFLOPS", 9e11), ("0.5p", 5e14), ("3.5T", 3.5e12)],

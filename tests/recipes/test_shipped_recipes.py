@@ -10,12 +10,15 @@ from omegaconf import OmegaConf
 
 from dinov2_noise.configs import catalogue, names
 from dinov2_noise.recipes import load_recipe
+from dinov2_noise.recipes.corruption_step import CorruptionsStep
 from dinov2_noise.recipes.plan import Plan
 from dinov2_noise.recipes.upstream_steps import LinearStep, TrainStep
 
 FOLDER = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 OF_ONE_NOISE = [path for path in RECIPES if re.fullmatch(r"in1(k|00)-(gauss|shot|speckle)[\d.]+", path.stem)]
+
+FAST = [path for path in RECIPES if "-fast" in path.stem]
 
 
 def _plan(path: Path) -> Plan:
@@ -68,3 +71,18 @@ def test_every_arm_is_probed_on_its_own_images(path: Path) -> None:
         assert run.global_batch == (40 if set_name == "in100" else 512)
         # The same images as those its config names.
         assert OmegaConf.select(run._config, "train.dataset_path") == run.dataset, name
+
+
+@pytest.mark.parametrize("path", FAST, ids=lambda path: path.stem)
+def test_corruptions_are_those_of_clean_images_and_met_by_heads_of_clean_images(path: Path) -> None:
+    plan = _plan(path)
+    measured = [step for step in plan.recipe.steps.values() if isinstance(step, CorruptionsStep)]
+    assert {step.of for step in measured} == {
+        name for name, step in plan.recipe.steps.items() if isinstance(step, TrainStep)
+    }
+    for step in measured:
+        heads = plan.recipe.steps[step.classifiers or ""]
+        assert isinstance(heads, LinearStep)
+        assert (heads.of, heads.root) == (step.of, step.root)
+        assert step.root == ("imagenet100" if path.stem.startswith("in100") else "imagenet")
+        assert {"index", "index-clean"} & {*plan.needs[step.classifiers or ""]}

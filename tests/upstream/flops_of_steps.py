@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dinov2.models import vision_transformer
 from dinov2.train.ssl_meta_arch import SSLMetaArch
 from dinov2.utils.config import apply_scaling_rules_to_cfg, get_cfg_from_args, setup
 from omegaconf import OmegaConf
 from real_batches import batches
+from short_vit import vit_short
 from torch import distributed
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 HEAD = {"head_n_prototypes": 256, "head_hidden_dim": 64, "head_bottleneck_dim": 32}
 CONFIG: dict[str, Any] = {
     "train": {"batch_size_per_gpu": 6, "num_workers": 0, "OFFICIAL_EPOCH_LENGTH": 1, "centering": "centering"},
-    "student": {"arch": "vit_tiny", "patch_size": 16, "drop_path_rate": 0.2, "layerscale": 1.0},
+    "student": {"arch": "vit_short", "patch_size": 16, "drop_path_rate": 0.2, "layerscale": 1.0},
     "dino": HEAD,
     "ibot": HEAD,
     "optim": {"epochs": 2, "warmup_epochs": 0},
@@ -61,6 +63,7 @@ def counted(cfg: Any) -> list[float]:
 
 def main() -> None:
     dataset, output = sys.argv[1], Path(sys.argv[2])
+    vision_transformer.vit_short = vit_short
     found: dict[str, Any] = {}
     for case, own in CASES.items():
         path = output / f"{case}.yaml"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import SmallSet, run_python
@@ -12,8 +14,9 @@ from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
 from dinov2_noise.cli import app
+from dinov2_noise.curriculum.cost import RunCost
 from dinov2_noise.curriculum.frequency import Crops
-from dinov2_noise.errors import ConfigError
+from dinov2_noise.errors import ConfigError, MissingFolderError
 from dinov2_noise.upstream.estimate import cost_of, curriculum_of, estimate, load, measured_rate, rate_of_run
 from dinov2_noise.upstream.flops import StepCounter
 
@@ -29,10 +32,16 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def counted(small_set: SmallSet, output: Path) -> Mapping[str, list[float]]:
-    done = run_python(str(SCRIPT), small_set.pair(), str(output))
+    done = run_python(str(SCRIPT), small_set.pair(), str(output), path=(SCRIPT.parents[1],))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     found: dict[str, list[float]] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
+
+
+@pytest.fixture(scope="module")
+def laptop() -> tuple[Any, RunCost]:
+    cfg = load("nct_laptop")
+    return cfg, cost_of(cfg)
 
 
 def _koleo(n_images: int) -> float:
@@ -40,8 +49,14 @@ def _koleo(n_images: int) -> float:
     return 2 * 2.0 * n_images**2 * 192
 
 
-def test_real_steps_cost_what_was_estimated(counted: Mapping[str, list[float]], output: Path) -> None:
+def test_real_steps_cost_what_was_estimated(
+    counted: Mapping[str, list[float]], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """But for KoLeo exactly; where masks matter that are drawn, the estimate holds their expected number."""
+    from dinov2.models import vision_transformer
+    from short_vit import vit_short
+
+    monkeypatch.setattr(vision_transformer, "vit_short", vit_short, raising=False)
     for case, (low, anchored) in counted.items():
         cost = cost_of(load(str(output / f"{case}.yaml")))
         expected_low, expected_anchored = (stage.flops.total * cost.batch_size for stage in cost.stages)
@@ -85,26 +100,67 @@ def test_vit_b_against_what_can_be_worked_out() -> None:
     assert cost.flops / cost.flops_of(cost.plain) == pytest.approx(219.92 / 493.76, rel=0.02)
 
 
-def test_options_rates_and_runs(tmp_path: Path) -> None:
+def test_options_and_a_rate() -> None:
     options = ["--gpus", "2", "--rate", "50GFLOPs", "curriculum.stages.0.crops.global_crops_size=48"]
     done = CliRunner().invoke(app, ["train", "nct_laptop", "--estimate", *options], catch_exceptions=False)
     assert done.exit_code == 0
     assert "hours at 50 GFLOP/s per process, as given" in done.output
     assert "images per step: 96 = 2 processes x 48" in done.output
     assert "2x48 + 4x32" in done.output
-    cfg = load("nct_laptop")
+
+
+def test_rate_of_a_run(laptop: tuple[Any, RunCost], tmp_path: Path) -> None:
+    cfg, cost = laptop
     OmegaConf.save(cfg, tmp_path / "config.yaml")
-    with pytest.raises(ConfigError, match=r"is not the output folder of a run: .*training_metrics.json is not there"):
+    metrics, crops = tmp_path / "training_metrics.json", Crops(64, 32, 16)
+    with pytest.raises(ConfigError, match=r"is not the output folder of a run: training_metrics.json is not there"):
         rate_of_run(tmp_path)
-    times = [9.0, 2.0, 2.5, 2.0, 2.0]
-    lines = [json.dumps({"iteration": 10 * number, "iter_time": time}) for number, time in enumerate(times)]
-    (tmp_path / "training_metrics.json").write_text("\n".join(lines) + "\n")
-    cost = cost_of(cfg)
-    assert rate_of_run(tmp_path).of(Crops(64, 32, 16)) == pytest.approx(cost.stages[0].flops.total * 48 / 2.0)
-    here = measured_rate(cfg, cost, least_s=0)
+    metrics.write_text("")
+    with pytest.raises(ConfigError, match=r"no speed to be had from this run: .*is empty"):
+        rate_of_run(tmp_path)
+    metrics.write_text('{"iteration": 0}\n')
+    with pytest.raises(ConfigError, match=r"training_metrics\.json holds no iter_time"):
+        rate_of_run(tmp_path)
+
+    def write(times: Mapping[int, float], rest: str = "") -> None:
+        lines = [json.dumps({"iteration": iteration, "iter_time": time}) for iteration, time in times.items()]
+        metrics.write_text("\n".join(lines) + "\n" + rest)
+
+    denoised, noisy = (stage.flops.total * 48 for stage in cost.stages)
+    assert noisy > 1.1 * denoised, "it has the anchor"
+    write({0: 9.0, 10: 2.0}, rest='{"iteration": 40, "iter')
+    assert rate_of_run(tmp_path).of(crops) == pytest.approx(denoised / 2.0), "neither the start nor half a line counts"
+    write({0: 2.0})
+    assert rate_of_run(tmp_path).of(crops) == pytest.approx(denoised / 2.0)
+    last = cost.plain.n_iterations - 1
+    write({0: 9.0, last - 20: 4.0, last - 10: 4.0, last: 4.0})
+    assert rate_of_run(tmp_path).of(crops) == pytest.approx(noisy / 4.0)
+
+
+def test_rate_of_this_machine(laptop: tuple[Any, RunCost]) -> None:
+    here = measured_rate(*laptop, least_s=0)
     assert list(here.by_crops) == [Crops(64, 32, 16)]
     assert 0 < here.of(Crops(64, 32, 16)) < 1e15
     assert "of the backbone on this machine (" in here.source
+
+
+def test_attention_is_counted_where_xformers_is_installed(
+    laptop: tuple[Any, RunCost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernels run on CUDA only, and torch's counter does not see them."""
+    from dinov2.layers import attention, block
+
+    def kernel(*_: object, **__: object) -> None:
+        raise NotImplementedError("no operator found for device=meta")
+
+    cfg, cost = laptop
+    masks = {((0, 0),): "xFormers' own"}
+    monkeypatch.setattr(attention, "memory_efficient_attention", kernel)
+    monkeypatch.setattr(block, "attn_bias_cache", masks)
+    assert StepCounter(cfg).step(Crops(64, 32, 16), anchored=True) == cost.stages[1].flops
+    assert attention.memory_efficient_attention is kernel, "the training has it back"
+    assert block.attn_bias_cache is masks
+    assert len(masks) == 1
 
 
 def test_what_cannot_be_estimated() -> None:
@@ -114,8 +170,30 @@ def test_what_cannot_be_estimated() -> None:
         estimate("nct_laptop", rate="1T", measure=True)
     with pytest.raises(ConfigError, match="did you mean 'epochs'"):
         load("nct_laptop", ["optim.epoch=3"])
+    with pytest.raises(ConfigError, match="--gpus is 0: a training has at least one process"):
+        estimate("nct_laptop", processes=0)
+    with pytest.raises(ConfigError, match=r"no network of student\.arch 'vit_huge'.* vit_large, "):
+        estimate("nct_laptop", ["student.arch=vit_huge"])
+    with pytest.raises(ConfigError, match=r"train\.batch_size_per_gpu is 0: it must be at least 1"):
+        load("nct_laptop", ["train.batch_size_per_gpu=0"])
+    with pytest.raises(ConfigError, match=r"optim\.epochs is abc: it must be at least 1"):
+        load("nct_laptop", ["optim.epochs=abc"])
     with pytest.raises(ConfigError, match=r"stages\[0\]\.crops.global_crops_size is 100, not a multiple"):
         curriculum_of(load("fast", ["curriculum.stages.0.crops.global_crops_size=100"]))
     to_be_named = curriculum_of(load("in1k-nct-gauss255-published"))
     assert to_be_named is not None, "a teacher to be named costs what any does"
     assert to_be_named.total_iterations == 250_000
+
+
+def test_a_file_that_is_no_config(tmp_path: Path) -> None:
+    for text in ("train: [1", "- 1\n"):
+        (tmp_path / "mine.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=r"mine\.yaml and the options make no config: "):
+            load(str(tmp_path / "mine.yaml"))
+
+
+def test_without_dinov2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(MissingFolderError, match="no importable dinov2 found: give the path of your DINOv2 checkout"):
+        estimate("nct_laptop")

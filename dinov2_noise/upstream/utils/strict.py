@@ -67,7 +67,7 @@ def check_numbers(cfg: Any) -> None:
     }
     for key, bound in least.items():
         value = OmegaConf.select(cfg, key)
-        if value < bound:
+        if not isinstance(value, int | float) or value < bound:
             raise ConfigError(f"{key} is {value}: it must be at least {bound}")
     check_sides(Crops.from_config(cfg), "crops")
 
