@@ -6,12 +6,12 @@ Each (corruption, severity) is a folder of its own, a *cell*. Three arrangements
 * ``R/fog/3/labels.txt`` and ``R/fog/3/val/<class>/…``, as ``dinov2-noise corrupt`` writes and the scripts of FastDINOv2
   (arXiv 2507.03779) expect.
 
-``ImageNetC:root=R/fog/3[:extra=E]`` is the dataset of one cell.
+``ImageNetC:root=R/fog/3[:extra=E[:classes=known]]`` is the dataset of one cell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +43,8 @@ class StoredCell:
     root: Path
 
     def dataset_string(self, extra: Path | None = None) -> str:
-        """For upstream's scripts and ours; ``extra``: metadata of the clean images, whose class indices then hold."""
-        return f"ImageNetC:root={self.root}" + ("" if extra is None else f":extra={extra}")
+        """For upstream's scripts and ours; ``extra``: metadata of the clean images, whose classes and indices hold."""
+        return f"ImageNetC:root={self.root}" + ("" if extra is None else f":extra={extra}:classes=known")
 
 
 def find_cells(
@@ -115,12 +115,13 @@ def _check_finished(folder: Path) -> None:
 
 
 class CorruptedImageNet(PairedImages):
-    """``ImageNetC:root=R/fog/3[:extra=E]``: class folders right below the root or below its ``val``; no index.
+    """``ImageNetC:root=R/fog/3[:extra=E[:classes=known]]``: class folders below the root or its ``val``; no index.
 
     A class's index is its place in the list of classes: that of the metadata in ``extra`` (a folder written by
     ``dinov2-noise index`` for the training set, or one with its ``labels.txt``), else the sorted names of the class
     folders. Only the first is sure to agree with a training set of other classes than these; it is asked for where the
-    root's own ``labels.txt`` lists other classes than there are folders.
+    root's own ``labels.txt`` lists other classes than there are folders. With ``classes=known`` folders of classes that
+    ``extra`` does not have are passed over: ImageNet-100's part of ImageNet-C.
     """
 
     def _open(self) -> None:
@@ -137,12 +138,7 @@ class CorruptedImageNet(PairedImages):
         _check_is_cell(base, folders)
         classes, source = self._classes(folders)
         index_of = {class_id: index for index, class_id in enumerate(classes)}
-        unknown = [folder for folder in folders if folder not in index_of]
-        if unknown:
-            raise MetadataError(
-                f"{len(unknown)} of {len(folders)} class folders in {base} are no classes of {source}, the first is "
-                f"{unknown[0]}: give extra= of the training set that belongs to these images"
-            )
+        folders = self._known(folders, index_of, source)
         paths: list[str] = []
         targets: list[int] = []
         for folder in folders:
@@ -150,6 +146,18 @@ class CorruptedImageNet(PairedImages):
             paths += [f"{self._prefix}{folder}/{name}" for name in names]
             targets += [index_of[folder]] * len(names)
         self._paths, self._targets = encode_paths(paths), np.array(targets, dtype=np.uint32)
+
+    def _known(self, folders: Sequence[str], classes: Container[str], source: str) -> list[str]:
+        """The class folders that are read."""
+        known = [folder for folder in folders if folder in classes]
+        unknown = [folder for folder in folders if folder not in classes]
+        if unknown and not (known and self.spec.known_classes_only):
+            way_out = ", or classes=known to read the others only" if known else ""
+            raise MetadataError(
+                f"{len(unknown)} of {len(folders)} class folders in {self.spec.root} are no classes of {source}, the "
+                f"first is {unknown[0]}: give extra= of the training set that belongs to these images{way_out}"
+            )
+        return known
 
     def _classes(self, folders: Sequence[str]) -> tuple[list[str], str]:
         """Class ids by index, and where they come from."""
@@ -215,4 +223,4 @@ def _load_ids(path: Path) -> list[str]:
         ) from cause
 
 
-register_dataset("ImageNetC", CorruptedImageNet, keys=("root", "extra"))
+register_dataset("ImageNetC", CorruptedImageNet, keys=("root", "extra", "classes"))

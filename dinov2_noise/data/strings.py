@@ -19,7 +19,8 @@ from dinov2_noise.noise import DEFAULT_SEED, NoiseModel, parse
 from dinov2_noise.noise.corruptions import STANDARD_SIZE_PX, Corruption, parse_corruption
 
 SPLITS = ("TRAIN", "VAL", "TEST")
-KEYS = ("split", "root", "extra", "denoised", "noise", "corruption")
+USUAL_KEYS = ("split", "root", "extra", "denoised", "noise", "corruption")
+KEYS = (*USUAL_KEYS, "classes")
 
 Transform = Callable[[Any], Any]
 
@@ -40,6 +41,7 @@ class DatasetSpec:
         corruption_seed: base seed of that corruption.
         corruption_size: side in pixels of ImageNet-C's centre crop, which is made before corrupting (see
             `standard_crop`); None leaves the image its size.
+        known_classes_only: leave out images of classes that the metadata in ``extra`` do not have (``classes=known``).
     """
 
     name: str
@@ -52,6 +54,7 @@ class DatasetSpec:
     corruption: Corruption | None = None
     corruption_seed: int = DEFAULT_SEED
     corruption_size: int | None = STANDARD_SIZE_PX
+    known_classes_only: bool = False
 
 
 DatasetFactory = Callable[[DatasetSpec, Transform | None, Transform | None], Dataset[Any]]
@@ -69,7 +72,7 @@ DATASETS: dict[str, DatasetKind] = {}
 
 
 def register_dataset(
-    name: str, factory: DatasetFactory, *, keys: Sequence[str] = KEYS, required: Sequence[str] = ("root",)
+    name: str, factory: DatasetFactory, *, keys: Sequence[str] = USUAL_KEYS, required: Sequence[str] = ("root",)
 ) -> None:
     """Let dataset strings begin with ``name``; a second registration replaces the first.
 
@@ -114,6 +117,8 @@ def parse_dataset_string(text: str) -> DatasetSpec:
         raise DatasetStringError(
             f"denoised= and corruption= in {text!r}: pairs are for training, corruptions for evaluation; take one out"
         )
+    if values.get("classes", "known") != "known":
+        raise DatasetStringError(f"classes={values['classes']} in {text!r}: the only value is known")
     noise, seed = _parse_noise(text, values.get("noise"))
     return DatasetSpec(
         name=name,
@@ -123,6 +128,7 @@ def parse_dataset_string(text: str) -> DatasetSpec:
         denoised=_optional_path(values, "denoised"),
         noise=noise,
         noise_seed=seed,
+        known_classes_only="classes" in values,
         **_parse_corruption(text, values.get("corruption")),
     )
 

@@ -21,30 +21,40 @@ Values = Mapping[tuple[str, int], float]
 _ROW_PX, _DARK = 46, 0.55
 
 
-def heat_maps(models: Mapping[str, Values], *, clean: Mapping[str, float] | None = None, probe: str = "") -> bytes:
+def heat_maps(
+    models: Mapping[str, Values],
+    *,
+    clean: Mapping[str, float] | None = None,
+    noises: Mapping[str, Mapping[str, float]] | None = None,
+    probe: str = "",
+) -> bytes:
     """Models side by side, corruption x severity, values in [0, 1] written into the cells in per cent.
 
-    One colour scale from 0 to the largest value. Corruptions that do not enter the mCE stand below a gap.
+    One colour scale from 0 to the largest value. Corruptions that do not enter the mCE stand below a gap, and below
+    another our noises, which have no severity: a whole row each.
 
     Args:
-        clean: accuracy on clean images, for the titles. probe: what classified, for the legend.
+        clean: accuracy on clean images, for the titles. noises: model → noise → accuracy. probe: what classified, for
+            the legend.
 
     Raises:
         ValueError: no model, or one without cells.
     """
-    top = max((value for values in models.values() for value in values.values()), default=0.0)
-    known = clean or {}
-    titled = {
-        _wrapped(name, len(models)) + (f"\nclean {100 * known[name]:.1f}" if name in known else ""): values
-        for name, values in models.items()
+    known, singles = clean or {}, noises or {}
+    found = [value for part in (models, singles) for values in part.values() for value in values.values()]
+    titles = {
+        name: _wrapped(name, len(models)) + (f"\nclean {100 * known[name]:.1f}" if name in known else "")
+        for name in models
     }
-    return _panels(titled, _label(probe), "viridis", (0.0, 100 * max(top, 0.01)), signed=False)
+    titled = {titles[name]: values for name, values in models.items()}
+    below = {titles[name]: singles.get(name, {}) for name in models}
+    return _panels(titled, below, _label(probe), "viridis", (0.0, 100 * max([*found, 0.01])), signed=False)
 
 
 def difference_map(values: Values, *, title: str) -> bytes:
     """Differences in [-1, 1], in points, blue above and red below zero."""
     reach = 100 * max((abs(value) for value in values.values()), default=0.01)
-    return _panels({title: values}, "difference (points)", "RdBu", (-max(reach, 1), max(reach, 1)), signed=True)
+    return _panels({title: values}, {}, "difference (points)", "RdBu", (-max(reach, 1), max(reach, 1)), signed=True)
 
 
 def severity_curves(
@@ -86,36 +96,58 @@ def _curves(panel: Axes, name: str, models: Mapping[str, Values], clean: Mapping
 
 
 def _panels(
-    models: Mapping[str, Values], label: str, colours: str, limits: tuple[float, float], *, signed: bool
+    models: Mapping[str, Values],
+    whole_rows: Mapping[str, Mapping[str, float]],
+    label: str,
+    colours: str,
+    limits: tuple[float, float],
+    *,
+    signed: bool,
 ) -> bytes:
     if not models or not all(models.values()):
         raise ValueError("a heat map needs at least one model with cells")
     rows = _rows(models.values())
     columns = sorted({severity for values in models.values() for _, severity in values})
     n_standard = sum(row in ALEXNET_ERROR for row in rows)
+    names = list(dict.fromkeys(name for values in whole_rows.values() for name in values))
+    gaps = [gap for gap in (n_standard, len(rows)) if 0 < gap < len(rows) + len(names)]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
         for panel, (title, values) in zip(axes, models.items(), strict=True):
             grid = np.array([[100 * values.get((row, column), np.nan) for column in columns] for row in rows])
-            image = panel.imshow(grid, cmap=colours, norm=Normalize(*limits), aspect="auto")
             _write_values(panel, grid, limits, signed=signed)
-            if 0 < n_standard < len(rows):
-                panel.axhline(n_standard - 0.5, color="white", linewidth=5)
+            single = np.array([[100 * whole_rows.get(title, {}).get(name, np.nan)] for name in names])
+            _write_values(
+                panel, single.reshape(-1, 1), limits, signed=signed, first=(len(rows), (len(columns) - 1) / 2)
+            )
+            grid = np.concatenate([grid, single.repeat(len(columns), axis=1)]) if names else grid
+            image = panel.imshow(grid, cmap=colours, norm=Normalize(*limits), aspect="auto")
+            for gap in gaps:
+                panel.axhline(gap - 0.5, color="white", linewidth=5)
             panel.set_title(title, fontsize=11 if len(models) < 5 else 8.5)
             panel.set_xticks(range(len(columns)), columns)
             panel.set_xlabel("severity")
             panel.tick_params(length=0)
             panel.spines[:].set_visible(False)
-        axes[0].set_yticks(range(len(rows)), [_readable(row) for row in rows])
+        axes[0].set_yticks(range(len(rows) + len(names)), [_readable(row) for row in [*rows, *names]])
         figure.colorbar(image, ax=list(axes), label=label, fraction=0.05, pad=0.015).outline.set_visible(False)
 
     width = min(2 * SHOWN_WIDTH_PX, 500 + 520 * len(models))
-    return figure_as_png(draw, width, 220 + _ROW_PX * max(6, len(rows)), layout="constrained")
+    return figure_as_png(draw, width, 220 + _ROW_PX * max(6, len(rows) + len(names)), layout="constrained")
 
 
-def _write_values(panel: Axes, grid: npt.NDArray[np.float64], limits: tuple[float, float], *, signed: bool) -> None:
-    for (row, column), value in np.ndenumerate(grid):
+def _write_values(
+    panel: Axes,
+    grid: npt.NDArray[np.float64],
+    limits: tuple[float, float],
+    *,
+    signed: bool,
+    first: tuple[float, float] = (0, 0),
+) -> None:
+    """``first``: row and column of the panel where the grid begins."""
+    for place_in_grid, value in np.ndenumerate(grid):
+        row, column = first[0] + place_in_grid[0], first[1] + place_in_grid[1]
         if np.isnan(value):
             panel.text(column, row, "–", ha="center", va="center", fontsize=8, color=FAINT)
             continue

@@ -61,7 +61,8 @@ def draw_model(summary: Summary, folder: Path) -> list[Path]:
         if not values:
             continue
         clean = _clean([summary], kind)
-        maps = figures.heat_maps({summary.model: values}, clean=clean, probe=title_of(kind))
+        noises = _noises([summary], kind)
+        maps = figures.heat_maps({summary.model: values}, clean=clean, noises=noises, probe=title_of(kind))
         curves = figures.severity_curves({summary.model: values}, clean=clean, probe=title_of(kind))
         written += [_write(folder / f"heatmap-{kind}.png", maps), _write(folder / f"curves-{kind}.png", curves)]
     return written
@@ -75,7 +76,7 @@ def draw_models(models: Sequence[Summary], folder: Path) -> list[Path]:
         if not values[models[0].model]:
             continue
         clean, probe = _clean(models, kind), title_of(kind)
-        maps = figures.heat_maps(values, clean=clean, probe=probe)
+        maps = figures.heat_maps(values, clean=clean, noises=_noises(models, kind), probe=probe)
         curves = figures.severity_curves(values, clean=clean, probe=probe)
         written += [_write(folder / f"heatmaps-{kind}.png", maps), _write(folder / f"curves-{kind}.png", curves)]
         if len(models) == 2:
@@ -87,6 +88,10 @@ def draw_models(models: Sequence[Summary], folder: Path) -> list[Path]:
 
 def _clean(models: Sequence[Summary], kind: str) -> dict[str, float]:
     return {model.model: model.cells[CLEAN].accuracy(kind) for model in models if CLEAN in model.cells}
+
+
+def _noises(models: Sequence[Summary], kind: str) -> dict[str, dict[str, float]]:
+    return {model.model: {noise: model.cells[noise].accuracy(kind) for noise in model.noises} for model in models}
 
 
 def require_figures() -> None:

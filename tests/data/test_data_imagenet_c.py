@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from dinov2_noise.data import StoredCell, build_index, find_cells, make
-from dinov2_noise.errors import ConfigError, MetadataError, MissingFolderError
+from dinov2_noise.errors import ConfigError, DatasetStringError, MetadataError, MissingFolderError
 from dinov2_noise.noise.corruptions import Corruption
 
 # The middle class is missing from the corrupted images: a numbering of theirs alone would be wrong.
@@ -137,6 +137,10 @@ def test_classes_that_the_training_set_lacks(official, extra):
     (official / "weather/fog/3/n99").mkdir()
     with pytest.raises(MetadataError, match=r"1 of 3 class folders .*fog/3.*class-ids-TRAIN\.npy.*n99.*extra="):
         make(f"ImageNetC:root={official}/weather/fog/3:extra={extra}")
+    known = make(f"ImageNetC:root={official}/weather/fog/3:extra={extra}:classes=known")
+    assert known.get_targets().tolist() == [0, 0, 2, 2]
+    with pytest.raises(DatasetStringError, match=r"classes=all .*: the only value is known"):
+        make(f"ImageNetC:root={official}/weather/fog/3:extra={extra}:classes=all")
     with pytest.raises(MissingFolderError, match="n99 holds no images"):
         make(f"ImageNetC:root={official}/weather/fog/3")
 

@@ -44,6 +44,21 @@ def test_heat_maps_share_rows_and_colours_and_leave_gaps_white(drawn: list[Figur
     assert np.isnan(figure.axes[1].images[0].get_array().filled(np.nan)).sum() == 1
 
 
+def test_a_noise_is_a_row_of_one_value_below_the_corruptions(drawn: list[Figure]) -> None:
+    noises = {"a": {"gauss50": 0.95, "gauss255": 0.2}, "b": {"gauss50": 0.5}}
+    corruption_figures.heat_maps({"a": VALUES, "b": VALUES}, noises=noises, clean={"b": 0.9})
+    (figure,) = drawn
+    assert _texts(figure, 0)[-2:] == ["95", "20"]
+    assert _texts(figure, 1)[-2:] == ["50", "–"]
+    assert figure.axes[0].texts[-1].get_position() == (2, 3)
+    shown = figure.axes[0].images[0].get_array()
+    assert (shown[2] == 95).all()
+    assert (shown[3] == 20).all()
+    assert figure.axes[0].images[0].get_clim() == (0.0, pytest.approx(95))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["fog", "glass blur", "gauss50", "gauss255"]
+
+
 def test_a_difference_is_white_at_zero(drawn: list[Figure]) -> None:
     corruption_figures.difference_map({("fog", 1): 0.2, ("fog", 2): -0.1, ("fog", 3): 0.0}, title="b minus a")
     image = drawn[0].axes[0].images[0]
