@@ -60,6 +60,16 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def require_outside(destination: Path, source: Path) -> None:
+    """Check that a folder to be written does not lie in the one it is made from, which it would add to.
+
+    Raises:
+        OutputFolderError: it does.
+    """
+    if destination.resolve().is_relative_to(source.resolve()):
+        raise OutputFolderError(f"output folder {destination} lies in the source {source}: choose one outside of it")
+
+
 def list_images(root: Path, *, what: str = "image folder") -> list[str]:
     """Relative POSIX paths of all images below ``root``, sorted; hidden files and folders are skipped.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,15 +15,15 @@ from torch import Tensor, nn
 
 from dinov2_noise.denoise.device import choose_device
 from dinov2_noise.denoise.images import read_rgb
-from dinov2_noise.errors import CheckpointError, ConfigError, DinoNoiseError, ImageError, OutputFolderError
-from dinov2_noise.files import OutputFolder, atomic_path, list_images, source_identity
+from dinov2_noise.errors import CheckpointError, ConfigError, DinoNoiseError, ImageError
+from dinov2_noise.files import OutputFolder, atomic_path, list_images, require_outside, source_identity
 from dinov2_noise.noise.decode import image_size
-from dinov2_noise.noise.folder import LABELS_NAME, output_name
+from dinov2_noise.noise.folder import check_distinct_outputs, copy_labels, output_name
+from dinov2_noise.noise.pool import failure_summary
 from dinov2_noise.progress import track
 from neighbor2neighbor import CheckpointMismatchError, denoise_batch, load_checkpoint, to_uint8
 
 _WINDOW_BATCHES = 4  # images of equal size are looked for among so many batches' worth of neighbours
-_SHOWN = 5
 
 
 class _Source(NamedTuple):
@@ -62,8 +61,7 @@ def apply_denoiser(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         shard: ``(index from 0, count)``: do only this part; the folder is complete when no image is missing. (After
             shards that skipped images, run once without shards.)
-        skip_unreadable: leave out images that cannot be read instead of failing at the end.
-        progress: show a progress bar.
+        skip_unreadable: leave out images that cannot be read instead of failing at the end. progress: show a bar.
 
     Returns:
         Number of images written by this call.
@@ -83,7 +81,7 @@ def apply_denoiser(
     folder.open()
     if not all(source.target.is_file() for source in sources):
         folder.reopen()
-    _copy_labels(noisy, destination)
+    copy_labels(noisy, destination)
     windows = _windows(sources, batch_size, shard)
     run = _Run(denoiser.to(chosen).eval(), chosen, batch_size)
     own = sum(len(window) for window in windows)
@@ -91,7 +89,7 @@ def apply_denoiser(
     for _ in track(done, total=own, description="denoise apply") if progress else done:
         pass
     if run.bad and not skip_unreadable:
-        raise _summary(run.bad, own)
+        raise failure_summary(run.bad, total=own)
     skipped = {error.path for error in run.bad}
     if all(source.target.is_file() or source.path in skipped for source in sources):
         folder.close(images=len(sources) - len(skipped), skipped=sorted(map(str, skipped)))
@@ -186,21 +184,9 @@ def _denoiser(weights: Path | None, model: nn.Module | None) -> tuple[nn.Module,
 
 def _sources(noisy: Path, destination: Path) -> list[_Source]:
     names = list_images(noisy, what="noisy folder")
-    if destination.resolve().is_relative_to(noisy.resolve()):
-        raise OutputFolderError(f"destination {destination} lies inside the noisy folder {noisy}: choose one outside")
-    taken: dict[str, str] = {}
-    for name in names:
-        target = output_name(name)
-        if target in taken:
-            raise OutputFolderError(f"{taken[target]} and {name} would both become {target}: rename one of them")
-        taken[target] = name
-    return [_Source(noisy / name, destination / target) for target, name in taken.items()]
-
-
-def _copy_labels(noisy: Path, destination: Path) -> None:
-    if (noisy / LABELS_NAME).is_file():
-        with atomic_path(destination / LABELS_NAME) as temporary:
-            shutil.copyfile(noisy / LABELS_NAME, temporary)
+    require_outside(destination, noisy)
+    check_distinct_outputs(names)
+    return [_Source(noisy / name, destination / output_name(name)) for name in names]
 
 
 def _load_ahead(
@@ -234,13 +220,3 @@ def _write(item: tuple[_Source, Tensor]) -> int:
     with atomic_path(source.target) as temporary:
         Image.fromarray(output.permute(1, 2, 0).numpy()).save(temporary, compress_level=1)
     return 1
-
-
-def _summary(bad: Sequence[ImageError], total: int) -> ImageError:
-    others = "".join(f"\n  {error.path}: {error.cause}" for error in bad[1:_SHOWN])
-    more = f"\n  … and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-    return ImageError(
-        bad[0].path,
-        f"{bad[0].cause} ({len(bad)} of {total} images failed){others}{more}\n"
-        "Repair or remove them and run the same command again: finished images are kept.",
-    )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dinov2_noise.errors import DinoNoiseError, ImageError, MissingFolderError, OutputFolderError
-from dinov2_noise.files import OutputFolder, atomic_path, list_images
+from dinov2_noise.files import OutputFolder, atomic_path, list_images, require_outside
 from dinov2_noise.noise.decode import load_rgb
 from dinov2_noise.noise.models import NoiseModel, parse
 from dinov2_noise.noise.pool import failure_summary, run_jobs, worker_count
@@ -56,8 +56,7 @@ def add_noise(
     model = parse(noise) if isinstance(noise, str) else noise
     workers = worker_count(workers)
     source, destination = source.resolve(), destination.resolve()
-    if destination.is_relative_to(source):
-        raise OutputFolderError(f"output folder {destination} lies in the source {source}: choose one outside of it")
+    require_outside(destination, source)
     names = list_images(source, what="source folder")
     check_distinct_outputs(names)
     parameters = {"source": str(source), "noise": model.name, "seed": base_seed, "format": "png"}

@@ -14,14 +14,17 @@ _MOST_NUMBERS = 13
 
 
 def fourier_map(heat_map: HeatMap, kind: str, *, title: str) -> bytes:
-    """Accuracy lost at each frequency, in points; zero in the middle, both axes in cycles per pixel."""
+    """Accuracy lost at each frequency, in points; zero in the middle, both axes in cycles per pixel.
+
+    Vertical frequencies grow downwards, as the rows of an image do.
+    """
     drop, grid = 100 * np.array(heat_map.drop(kind)), heat_map.grid
     top = max(float(drop.max()), 1.0)
     ticks = range(0, grid.n, 1 if grid.n <= _MOST_NUMBERS else (grid.n - 1) // 8 or 1)
 
     def draw(figure: Figure) -> None:
         panel = figure.subplots()
-        image = panel.imshow(drop, cmap="viridis", norm=Normalize(min(0.0, float(drop.min())), top), origin="lower")
+        image = panel.imshow(drop, cmap="viridis", norm=Normalize(min(0.0, float(drop.min())), top))
         labels = [f"{grid.axis_cycles_per_px[tick]:.3g}" for tick in ticks]
         panel.set_xticks(list(ticks), labels, fontsize=8)
         panel.set_yticks(list(ticks), labels, fontsize=8)

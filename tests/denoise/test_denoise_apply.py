@@ -159,7 +159,7 @@ def test_outputs_that_would_collide_are_refused(make_images: Make, tmp_path: Pat
     noisy = make_images(tmp_path / "noisy", {"a.png": (64, 64), "a.bmp": (64, 64)})
     with pytest.raises(OutputFolderError, match=r"a\.bmp and a\.png would both become a\.png"):
         apply_denoiser(noisy, tmp_path / "out", model=Identity(), **QUIET)
-    with pytest.raises(OutputFolderError, match="lies inside the noisy folder"):
+    with pytest.raises(OutputFolderError, match="lies in the source"):
         apply_denoiser(noisy, noisy / "denoised", model=Identity(), **QUIET)
 
 

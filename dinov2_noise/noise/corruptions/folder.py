@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dinov2_noise.errors import ConfigError, ImageError, MissingFolderError, OutputFolderError
-from dinov2_noise.files import OutputFolder, list_images, source_identity
+from dinov2_noise.errors import ConfigError, ImageError, MissingFolderError
+from dinov2_noise.files import OutputFolder, list_images, require_outside, source_identity
 from dinov2_noise.noise.corruptions.corruption import Corruption
 from dinov2_noise.noise.corruptions.image import STANDARD_SIZE_PX, corrupted_uint8, standard_crop
 from dinov2_noise.noise.decode import load_rgb
@@ -63,8 +63,7 @@ def corrupt_folder(
     if not corruptions or not 1 <= number <= shards:
         raise ConfigError(f"nothing to corrupt: {len(corruptions)} corruptions, shard {number} of {shards}")
     source, destination = source.resolve(), destination.resolve()
-    if destination.is_relative_to(source):
-        raise OutputFolderError(f"output folder {destination} lies in the source {source}: choose one outside of it")
+    require_outside(destination, source)
     names = _list_source(source)
     check_distinct_outputs(names)
     job = _Job(source, destination, tuple(corruptions), base_seed, size_px)
