@@ -13,6 +13,7 @@ A patch holds no random state; a generator is an argument. Pictures are 8-bit RG
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,8 +36,40 @@ class Placed(NamedTuple):
     sigma: float
 
 
+class Patch(ABC):
+    """A random square of an image, made worse; what is done to it is the subclass's."""
+
+    @property
+    @abstractmethod
+    def _maximum(self) -> float:
+        """Sigma is drawn from U(0, maximum)."""
+
+    @abstractmethod
+    def _worsened(self, square: NDArray[np.uint8], sigma: float, rng: np.random.Generator) -> NDArray[np.floating]:
+        """The pixels of the square (side, side[, 3]) made worse, on the 8-bit scale, not yet rounded."""
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Placed:
+        """Side, place and sigma for an image of this size in pixels, drawn in this order: side, top, left, sigma."""
+        side = int(rng.integers(1, min(height, width), endpoint=True))
+        top = int(rng.integers(0, height - side, endpoint=True))
+        left = int(rng.integers(0, width - side, endpoint=True))
+        return Placed(top, left, side, float(rng.uniform(0.0, self._maximum)))
+
+    def apply(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """A copy of ``image`` with one square worse; after the draws of `draw` come those of the noise, if any.
+
+        Raises:
+            ValueError: the picture is neither 8-bit RGB nor grey.
+        """
+        pixels = pixels_uint8(image)
+        top, left, side, sigma = self.draw(pixels.shape[0], pixels.shape[1], rng)
+        square = pixels[top : top + side, left : left + side]
+        square[...] = rounded_uint8(self._worsened(square, sigma, rng))
+        return Image.fromarray(pixels)
+
+
 @dataclass(frozen=True)
-class GaussianPatch:
+class GaussianPatch(Patch):
     """Additive white Gaussian noise in a random square: y = clip(x + N(0, sigma^2), 0, 1), x in [0, 1].
 
     Noise is independent per pixel and channel. The result is rounded to 8 bit.
@@ -50,26 +83,18 @@ class GaussianPatch:
     def __post_init__(self) -> None:
         _check_maximum("max_sigma", self.max_sigma)
 
-    def draw(self, height: int, width: int, rng: np.random.Generator) -> Placed:
-        """Side, place and sigma for an image of this size in pixels, drawn in this order: side, top, left, sigma."""
-        return _draw(height, width, self.max_sigma, rng)
+    @property
+    def _maximum(self) -> float:
+        return self.max_sigma
 
-    def apply(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """A copy of ``image`` with noise in one square; after the draws of `draw` come those of the noise.
-
-        Raises:
-            ValueError: the picture is neither 8-bit RGB nor grey.
-        """
-        pixels = pixels_uint8(image)
-        placed = self.draw(pixels.shape[0], pixels.shape[1], rng)
-        square = _square(pixels, placed)
+    def _worsened(self, square: NDArray[np.uint8], sigma: float, rng: np.random.Generator) -> NDArray[np.floating]:
         noise = rng.standard_normal(square.shape, dtype=np.float32)
-        square[...] = rounded_uint8(square + np.float32(255 * placed.sigma) * noise)
-        return Image.fromarray(pixels)
+        noisy: NDArray[np.floating] = square + np.float32(255 * sigma) * noise
+        return noisy
 
 
 @dataclass(frozen=True)
-class BlurPatch:
+class BlurPatch(Patch):
     """Gaussian blur of a random square, which sees nothing of the image around it (mirrored at its edges).
 
     A true Gaussian, sampled and cut off after four standard deviations, not the box blurs of Pillow's
@@ -84,21 +109,12 @@ class BlurPatch:
     def __post_init__(self) -> None:
         _check_maximum("max_sigma_px", self.max_sigma_px)
 
-    def draw(self, height: int, width: int, rng: np.random.Generator) -> Placed:
-        """Side, place and sigma for an image of this size in pixels, drawn in this order: side, top, left, sigma."""
-        return _draw(height, width, self.max_sigma_px, rng)
+    @property
+    def _maximum(self) -> float:
+        return self.max_sigma_px
 
-    def apply(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """A copy of ``image`` with one square blurred.
-
-        Raises:
-            ValueError: the picture is neither 8-bit RGB nor grey.
-        """
-        pixels = pixels_uint8(image)
-        placed = self.draw(pixels.shape[0], pixels.shape[1], rng)
-        square = _square(pixels, placed)
-        square[...] = rounded_uint8(gaussian_blur(square.astype(np.float32), placed.sigma))
-        return Image.fromarray(pixels)
+    def _worsened(self, square: NDArray[np.uint8], sigma: float, rng: np.random.Generator) -> NDArray[np.floating]:
+        return gaussian_blur(square.astype(np.float32), sigma)
 
 
 def gaussian_blur(image: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
@@ -126,19 +142,6 @@ def _convolved(image: NDArray[np.float32], weights: NDArray[np.float32], axis: i
         below, above = radius - offset, radius + offset
         result += weights[above] * (mirrored[below : below + length] + mirrored[above : above + length])
     return np.moveaxis(result, 0, axis)
-
-
-def _draw(height: int, width: int, maximum: float, rng: np.random.Generator) -> Placed:
-    side = int(rng.integers(1, min(height, width), endpoint=True))
-    top = int(rng.integers(0, height - side, endpoint=True))
-    left = int(rng.integers(0, width - side, endpoint=True))
-    return Placed(top, left, side, float(rng.uniform(0.0, maximum)))
-
-
-def _square(pixels: NDArray[np.uint8], placed: Placed) -> NDArray[np.uint8]:
-    """The square itself, not a copy."""
-    top, left, side, _ = placed
-    return pixels[top : top + side, left : left + side]
 
 
 def _check_maximum(name: str, value: float) -> None:
