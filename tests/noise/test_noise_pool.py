@@ -28,12 +28,16 @@ run_jobs(job, ["first", "second"], workers=2, description=None)
 
 def test_workers_end_when_their_parent_is_killed():
     with subprocess.Popen([sys.executable, "-c", SLOW_JOB], stdout=subprocess.PIPE, text=True) as parent:
-        # Few images are spread over all workers: both have begun.
-        assert {parent.stdout.readline().strip(), parent.stdout.readline().strip()} == {"first", "second"}
-        os.kill(parent.pid, signal.SIGKILL)
+        try:
+            # Few images are spread over all workers; one has begun, so both are there.
+            assert parent.stdout.readline().strip() in ("first", "second")
+        finally:
+            os.kill(parent.pid, signal.SIGKILL)
         closed, _, _ = select.select([parent.stdout], [], [], 60)
         assert closed
-        assert parent.stdout.read() == ""
+        while closed and parent.stdout.readline():  # what the other worker said; then the end of the file
+            closed, _, _ = select.select([parent.stdout], [], [], 60)
+        assert closed
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path):
