@@ -22,8 +22,8 @@ FLOW = [
     ["errors", "progress", "cpu", "xformers_ops", "torchvision_ops"],
     ["files"],
     ["noise"],
-    ["denoise"],
     ["data"],
+    ["denoise"],
     ["augment"],
     ["curriculum", "anchor", "health", "weights"],
     ["configs", "patching"],
@@ -31,7 +31,7 @@ FLOW = [
     ["report"],
     ["upstream"],
     ["plugin", "launch"],
-    ["doctor", "demo", "recipes", "evaluate_cli"],
+    ["doctor", "demo", "recipes", "evaluate_cli", "denoise_cli"],
     ["cli"],
     ["__main__"],
 ]
