@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -88,6 +89,20 @@ def weights(
         from dinov2_noise.upstream.backbone import build_backbone
 
         print(load_backbone(build_backbone(config), found).table())
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder of images, any depth.")],
+    workers: Workers = None,
+) -> None:
+    """Tell what is in a folder: sizes, unreadable files, the noise and whether a denoiser can be trained on it."""
+    from dinov2_noise.check import check_folder
+
+    found = check_folder(data, workers=workers)
+    for name, text in found.lines():
+        print(f"{name:16}{text}")
+    raise typer.Exit(0 if found.good else 1)
 
 
 @app.command()
@@ -223,6 +238,10 @@ def main() -> None:
     except (DinoNoiseError, OSError) as error:
         Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
         print(error, file=sys.stderr)
+        if "TORCHELASTIC_ERROR_FILE" in os.environ:  # one of several processes: the launcher's last line shall name it
+            from dinov2_noise.upstream.heartbeat import record
+
+            record(error)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as ended:
         # typer makes an exit with status 130 of an interrupt

@@ -77,6 +77,19 @@ def train_command(
     return [*launcher, "-m", "dinov2.train.train", "--config-file", path, "--output-dir", str(output), *flags, *options]
 
 
+def run_in_processes(arguments: Sequence[str], processes: int) -> None:
+    """Run ``dinov2-noise <arguments>`` as several processes of this machine, through torchrun; see `run`.
+
+    They share its cores, where torchrun would give each a single one.
+
+    Raises:
+        LaunchError: one of them failed; names the first.
+    """
+    torchrun = ["-m", "dinov2_noise.launch", "--standalone", "--nproc-per-node", str(processes)]
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+    run([sys.executable, *torchrun, "-m", "dinov2_noise", *arguments], environment={**threads, **os.environ})
+
+
 def run(command: Sequence[str], *, environment: Mapping[str, str] | None = None, log: Path | None = None) -> None:
     """Run ``command`` to its end, its output shown or written to ``log``.
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dinov2_noise"
 # Later ones may import earlier ones; those of one line not each other.
 FLOW = [
-    ["errors", "progress", "cpu", "xformers_ops", "torchvision_ops"],
+    ["errors", "progress", "command_line", "cpu", "xformers_ops", "torchvision_ops"],
     ["files"],
     ["noise"],
     ["data"],
@@ -31,7 +31,8 @@ FLOW = [
     ["report"],
     ["upstream"],
     ["plugin", "launch"],
-    ["doctor", "demo", "recipes", "evaluate_cli", "denoise_cli"],
+    ["slurm"],
+    ["doctor", "check", "demo", "recipes", "evaluate_cli", "denoise_cli"],
     ["cli"],
     ["__main__"],
 ]

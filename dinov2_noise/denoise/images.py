@@ -1,15 +1,26 @@
-"""A folder's images as the list of tensors that ``neighbor2neighbor`` works on."""
+"""Noisy images by number, from a folder or a dataset string, as ``neighbor2neighbor`` trains on them.
+
+Names, sizes and classes are known without decoding a pixel. Sources pickle, for the loader's worker processes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dinov2_noise.noise.decode import load_rgb
+from dinov2_noise.data import DATASETS, PairedImages, parse_dataset_string
+from dinov2_noise.errors import DatasetStringError, MissingFolderError
+from dinov2_noise.files import MANIFEST_NAME, list_images, read_manifest, source_identity
+from dinov2_noise.noise.decode import image_size, load_rgb
+from dinov2_noise.noise.folder import output_name
+
+CACHE_BYTES = 2**30
 
 
 def read_rgb(path: Path) -> Tensor:
@@ -21,16 +32,206 @@ def read_rgb(path: Path) -> Tensor:
     return torch.from_numpy(np.array(load_rgb(path))).permute(2, 0, 1)
 
 
+class Source(Protocol):
+    """Noisy images in the order of their names."""
+
+    @property
+    def label(self) -> str:
+        """The folder or the dataset string, for messages and records; `open_source` takes it back."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Relative paths."""
+        ...
+
+    @property
+    def root(self) -> Path:
+        """The folder below which images are looked for."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        """Noisy image number ``index``, uint8 ``(3, H, W)``."""
+        ...
+
+    def path(self, index: int) -> Path:
+        """The file it comes from."""
+        ...
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) in pixels, from the file's header."""
+        ...
+
+    def group(self, index: int) -> str | int:
+        """What a number of images per class counts: the class, or the folder where there are no classes."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these images from others, for manifests."""
+        ...
+
+
 class ImageFiles:
     """The images of a folder, decoded when asked for."""
 
-    def __init__(self, root: Path, names: Sequence[str]) -> None:
+    def __init__(self, root: Path, names: Sequence[str], identity: dict[str, Any] | None = None) -> None:
         self.root = root
         self.names = tuple(names)
+        self._identity = identity or {}
+
+    @property
+    def label(self) -> str:
+        return str(self.root.resolve())
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int, /) -> Tensor:
-        """Image number ``index``, uint8 ``(3, H, W)``."""
-        return read_rgb(self.root / self.names[index])
+        return read_rgb(self.path(index))
+
+    def path(self, index: int) -> Path:
+        return self.root / self.names[index]
+
+    def size(self, index: int) -> tuple[int, int]:
+        return image_size(self.path(index))
+
+    def group(self, index: int) -> str:
+        return str(PurePosixPath(self.names[index]).parent)
+
+    def identity(self) -> dict[str, Any]:
+        return {"noisy": self.label, **self._identity}
+
+
+class DatasetImages:
+    """The noisy view of a dataset; the order is that of the folder which ``add-noise`` would write."""
+
+    def __init__(self, text: str, dataset: PairedImages) -> None:
+        self.label = text
+        self.dataset = dataset
+        paths = [dataset.relative_path(index) for index in range(len(dataset))]
+        self._order = sorted(range(len(paths)), key=lambda index: output_name(paths[index]))
+        self.names = tuple(paths[index] for index in self._order)
+
+    @property
+    def root(self) -> Path:
+        spec = self.dataset.spec
+        return spec.root if spec.split is None else spec.root / spec.split.lower()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int, /) -> Tensor:
+        return torch.from_numpy(np.array(self.dataset.noisy(self._order[index]))).permute(2, 0, 1)
+
+    def path(self, index: int) -> Path:
+        return self.dataset.spec.root / self.names[index]
+
+    def size(self, index: int) -> tuple[int, int]:
+        spec = self.dataset.spec
+        if spec.corruption is not None and spec.corruption_size is not None:
+            return spec.corruption_size, spec.corruption_size  # the centre crop made before corrupting
+        return image_size(self.path(index))
+
+    def group(self, index: int) -> str | int:
+        target = self.dataset.get_target(self._order[index])
+        return str(PurePosixPath(self.names[index]).parent) if target is None else target
+
+    def identity(self) -> dict[str, Any]:
+        return {"noisy": self.label, **source_identity(self.dataset.spec.root)}
+
+
+class Chosen:
+    """Some images of a source, at ``indices``; the first that fit into ``cache_bytes`` stay decoded in memory.
+
+    Training reads each image once per pass in random order, so that what is kept must not give way to what comes: the
+    share of decoding that is saved is then the share of images that fit. Each worker process has a cache of its own.
+    """
+
+    def __init__(self, source: Source, indices: Sequence[int], cache_bytes: int = 0) -> None:
+        self.source = source
+        self.indices = tuple(indices)
+        self.cache_bytes = cache_bytes
+        self._kept: dict[int, Tensor] = {}
+        self._room = cache_bytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}, "_room": self.cache_bytes}
+
+    @property
+    def names(self) -> list[str]:
+        return [self.source.names[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int, /) -> Tensor:
+        image = self._kept.get(position)
+        if image is None:
+            image = self.source[self.indices[position]]
+            if image.nbytes <= self._room:
+                self._room -= image.nbytes
+                self._kept[position] = image
+        return image
+
+    def path(self, position: int) -> Path:
+        return self.source.path(self.indices[position])
+
+
+def open_source(noisy: Path | str) -> Source:
+    """The noisy images of a folder, or of a dataset string where no such path exists.
+
+    Args:
+        noisy: a folder, of which only ``train`` is used where it has one; or ``ImageNet:split=TRAIN:root=…`` with or
+            without ``noise=``. A ``denoised=`` in it is passed over: that folder is neither needed nor read.
+
+    Raises:
+        MissingFolderError: neither, or there are no images.
+        DatasetStringError, MetadataError, NoiseNameError: the string, or the metadata it needs, are wrong.
+    """
+    text, folder = str(noisy), Path(noisy)
+    if folder.is_dir():
+        root = folder / "train" if (folder / "train").is_dir() else folder
+        return ImageFiles(root, list_images(root, what="noisy folder"), source_identity(folder))
+    if not folder.exists() and text.partition(":")[0] in DATASETS and ":" in text:
+        return _open_dataset(text)
+    kinds = ", ".join(f"{name}:…" for name in sorted(DATASETS))
+    raise MissingFolderError(
+        f"noisy folder {text} {'is a file' if folder.exists() else 'does not exist'}, and it is no dataset string "
+        f"({kinds}) either: check the path"
+    )
+
+
+def unfinished(source: Source) -> str | None:
+    """What to tell where the command that wrote these images has not finished; None if all is well."""
+    for folder in (source.root, source.root.parent):
+        manifest = read_manifest(folder) if (folder / MANIFEST_NAME).is_file() else {}
+        if manifest.get("complete") is False:
+            return (
+                f"{folder} is not complete, so images are missing: `dinov2-noise {manifest.get('command')}` has not "
+                "finished there, or could not read some"
+            )
+    return None
+
+
+def _open_dataset(text: str) -> DatasetImages:
+    spec = replace(parse_dataset_string(text), denoised=None)
+    dataset = DATASETS[spec.name].factory(spec, None, None)
+    if not isinstance(dataset, PairedImages):
+        raise DatasetStringError(
+            f"{spec.name} in {text!r} is a {type(dataset).__name__}, from which no noisy images can be had: derive it "
+            "from dinov2_noise.data.PairedImages"
+        )
+    return DatasetImages(_with_absolute_paths(text), dataset)
+
+
+def _with_absolute_paths(text: str) -> str:
+    """The string without ``denoised=``, and the same from whichever folder it is used."""
+    name, *tokens = text.split(":")
+    return ":".join([name, *map(_absolute, (token for token in tokens if not token.startswith("denoised=")))])
+
+
+def _absolute(token: str) -> str:
+    key, _, value = token.partition("=")
+    return f"{key}={Path(value).expanduser().resolve()}" if key in ("root", "extra") else token

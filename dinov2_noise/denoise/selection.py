@@ -2,67 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
-from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from dinov2_noise.denoise.images import Source
 from dinov2_noise.errors import ConfigError, ImageError, MissingFolderError
-from dinov2_noise.files import list_images
-from dinov2_noise.noise.decode import image_size
 from neighbor2neighbor.training import CROP_MULTIPLE_PX
+
+_READERS, _BLOCK = 16, 4096  # headers: waiting for a network's disk takes longer than reading
 
 
 def select_images(
-    root: Path, *, images_per_class: int | None, side_range_px: tuple[int, int] | None, seed: int
-) -> tuple[list[str], int]:
-    """Names of the images to train on, relative to ``root`` and sorted, and their smallest side in px.
+    source: Source,
+    *,
+    images_per_class: int | None,
+    side_range_px: tuple[int, int] | None,
+    seed: int,
+    multiple_px: int = CROP_MULTIPLE_PX,
+) -> tuple[list[int], int]:
+    """Numbers of the images to train on, in the order of ``source``, and their smallest side in px.
+
+    Only headers are read, and without a side range only those of the images that are drawn.
 
     Args:
-        root: the noisy images.
-        images_per_class: at most so many of each folder, drawn at random; default: all.
+        source: the noisy images.
+        images_per_class: at most so many of each class, drawn at random; default: all.
         side_range_px: keep only images of which both sides lie in this closed range; default: all.
         seed: of the draw.
+        multiple_px: smallest side that can be trained on.
 
     Raises:
-        MissingFolderError: there are no images, or none in the range.
-        ImageError: an image is unreadable, or smaller than 64 px.
+        MissingFolderError: no image is in the range.
+        ImageError: an image is unreadable, or smaller than ``multiple_px``; the first is named.
         ConfigError: ``images_per_class`` is not positive.
     """
     if images_per_class is not None and images_per_class < 1:
-        raise ConfigError(f"images_per_class must be at least 1, got {images_per_class}")
-    sides = {name: image_size(root / name) for name in list_images(root, what="noisy folder")}
+        raise ConfigError(f"per_class must be at least 1, got {images_per_class}")
+    indices = list(range(len(source)))
+    sizes: Mapping[int, tuple[int, int]] = {}
     if side_range_px is not None:
         low, high = side_range_px
-        sides = {name: size for name, size in sides.items() if low <= min(size) and max(size) <= high}
-        if not sides:
-            raise MissingFolderError(f"noisy folder {root} holds no images with both sides within {low} to {high} px")
-    names = list(sides) if images_per_class is None else _draw_per_folder(list(sides), images_per_class, seed)
-    for name in names:
-        if min(sides[name]) < CROP_MULTIPLE_PX:
-            raise ImageError(root / name, _too_small(sides[name]))
-    return names, min(min(sides[name]) for name in names)
+        sizes = _read_sizes(source, indices)
+        indices = [index for index in indices if low <= min(sizes[index]) and max(sizes[index]) <= high]
+        if not indices:
+            raise MissingFolderError(
+                f"noisy folder {source.label} holds no images with both sides in {low} to {high} px"
+            )
+    if images_per_class is not None:
+        indices = _draw_per_group(source, indices, images_per_class, seed)
+    sizes = sizes or _read_sizes(source, indices)
+    small = [index for index in indices if min(sizes[index]) < multiple_px]
+    if small:
+        raise ImageError(source.path(small[0]), _too_small(sizes[small[0]], multiple_px, len(small), len(indices)))
+    return indices, min(min(sizes[index]) for index in indices)
 
 
-def fitting_crop_px(crop_px: int, smallest_side_px: int) -> int:
-    """``crop_px``, or the largest multiple of 64 that fits the smallest image."""
-    return min(crop_px, smallest_side_px // CROP_MULTIPLE_PX * CROP_MULTIPLE_PX)
+def fitting_crop_px(crop_px: int, smallest_side_px: int, multiple_px: int = CROP_MULTIPLE_PX) -> int:
+    """``crop_px``, or the largest multiple of ``multiple_px`` that fits the smallest image."""
+    return min(crop_px, smallest_side_px // multiple_px * multiple_px)
 
 
-def _draw_per_folder(names: Sequence[str], count: int, seed: int) -> list[str]:
-    kept: list[str] = []
-    by_folder = sorted(names, key=lambda name: (str(PurePosixPath(name).parent), name))
-    for _, members in groupby(by_folder, key=lambda name: PurePosixPath(name).parent):
-        folder = list(members)
+def _read_sizes(source: Source, indices: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Of many images, in blocks: a million waiting jobs would take a gigabyte."""
+    sizes: dict[int, tuple[int, int]] = {}
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(indices), _BLOCK):
+            block = indices[start : start + _BLOCK]
+            sizes.update(zip(block, pool.map(source.size, block), strict=True))
+    return sizes
+
+
+def _draw_per_group(source: Source, indices: Sequence[int], count: int, seed: int) -> list[int]:
+    groups = {index: source.group(index) for index in indices}
+    kept: list[int] = []
+    for _, members in groupby(sorted(indices, key=lambda index: (groups[index], index)), key=groups.__getitem__):
+        group = list(members)
         rng = np.random.default_rng([seed, len(kept)])
-        kept.extend(folder[index] for index in rng.permutation(len(folder))[:count])
+        kept.extend(group[index] for index in rng.permutation(len(group))[:count])
     return sorted(kept)
 
 
-def _too_small(size: tuple[int, int]) -> str:
+def _too_small(size: tuple[int, int], multiple_px: int, count: int, total: int) -> str:
     width, height = size
     return (
-        f"it is {width}x{height} px, and both sides must be at least {CROP_MULTIPLE_PX} px: training halves the image, "
-        "and the network needs multiples of 32; leave small images out, for example with a side range"
+        f"it is {width}x{height} px, and both sides must be at least {multiple_px} px ({count} of {total} images are "
+        "smaller): training halves the image, and the network needs multiples of 32, both times the stride; leave "
+        f"small images out with --min-side {multiple_px}"
     )

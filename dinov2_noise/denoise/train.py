@@ -1,4 +1,4 @@
-"""From a folder of noisy images to the weights of a denoiser; no clean image is read.
+"""From noisy images to the weights of a denoiser; no clean image is read, unless for validation.
 
 Method: Neighbor2Neighbor, see the package ``neighbor2neighbor``. Defaults are its published ones; "Ditch the Denoiser",
 arXiv 2505.12191, used batches of 8 and 100 images per class with sides of 256 to 512 px on ImageNet-1k.
@@ -6,56 +6,78 @@ arXiv 2505.12191, used batches of 8 and 100 images per class with sides of 256 t
 
 from __future__ import annotations
 
-import hashlib
-import json
-import pickle
+import os
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from dinov2_noise.denoise.device import choose_device
-from dinov2_noise.denoise.images import ImageFiles
+from dinov2_noise.denoise.images import CACHE_BYTES, Chosen, Source, open_source, unfinished
+from dinov2_noise.denoise.interrupt import Deferred
+from dinov2_noise.denoise.monitor import Monitor
+from dinov2_noise.denoise.parallel import Processes, joined, of_first, wait_for_all
+from dinov2_noise.denoise.samples import choose_samples
 from dinov2_noise.denoise.selection import fitting_crop_px, select_images
-from dinov2_noise.errors import CheckpointError, ConfigError, DinoNoiseError, ImageError, MissingFolderError
-from dinov2_noise.files import OutputFolder, atomic_path, read_manifest, source_identity
+from dinov2_noise.denoise.settings import CONFIG_NAME, write_settings
+from dinov2_noise.denoise.snapshot import (
+    SNAPSHOT_NAME,
+    Snapshots,
+    diverged,
+    require_finite_weights,
+    require_same_state,
+    telling_of_disk,
+    telling_of_images,
+)
+from dinov2_noise.denoise.validation import Validation
+from dinov2_noise.errors import ConfigError, DivergedError
+from dinov2_noise.files import OutputFolder, read_manifest, require_outside
+from dinov2_noise.noise.audit import warn_if_correlated
 from dinov2_noise.progress import track
 from neighbor2neighbor import StepRecord, Trainer, TrainingConfig, TrainingDivergedError, save_checkpoint
 
 WEIGHTS_NAME = "denoiser.pth"
-CONFIG_NAME = "config.yaml"
-LOG_NAME = "loss.jsonl"
-SNAPSHOT_NAME = ".snapshot.pth"
-_LOG_LINES = 1000
-_SNAPSHOTS = 50  # per run: an interrupted run loses at most 2 %
+_SNAPSHOTS = 50  # per run: a killed run loses at most 2 %,
+_SNAPSHOT_S = 600.0  # or ten minutes
+_GPU_WORKERS = 8  # a GPU takes a step in the time in which one core decodes an image or two
+# These fields came later; at their defaults they are left out of manifests, so that older ones stay valid.
+_LATER_FIELDS = ("stride", "ema", "precision")
 
 
 def train_denoiser(
-    noisy: Path,
+    noisy: Path | str,
     output: Path,
     *,
     images_per_class: int | None = None,
     side_range_px: tuple[int, int] | None = None,
     device: str = "auto",
-    num_workers: int = 0,
+    num_workers: int | None = None,
+    sample_every: int | None = None,
+    validation: tuple[Path, Path] | None = None,
     progress: bool = True,
     **training: Any,
 ) -> Path:
-    """Train a denoiser on a folder of noisy images.
+    """Train a denoiser on noisy images.
 
-    An interrupted run continues when started again, and ends with the weights of an uninterrupted one.
+    An interrupted run continues when started again, and ends with the weights of an uninterrupted one. Started by
+    torchrun, all processes train together and the first one writes the files.
 
     Args:
-        noisy: folder of noisy images; only its ``train`` folder is used, where it has one.
-        output: folder for the weights, ``config.yaml`` and ``loss.jsonl`` (means over about a thousandth of the run).
-        images_per_class: train on at most so many images of each folder.
+        noisy: folder of noisy images, of which only ``train`` is used where it has one; or a dataset string such as
+            ``ImageNet:split=TRAIN:root=…[:noise=gauss100]``.
+        output: folder for weights, ``config.yaml``, ``loss.jsonl`` (means over about a thousandth of the run), pictures
+            and TensorBoard's files.
+        images_per_class: train on at most so many images of each class (folder, where there are no classes), drawn by
+            the seed.
         side_range_px: train only on images of which both sides lie in this closed range.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        num_workers: processes that load images.
+        num_workers: processes that load images; the result does not depend on it. Default: none for a CPU.
+        sample_every: steps between two pictures (and validations); 0: no pictures. Default: about 20 per run.
+        validation: folders of noisy images and of their clean versions, whose PSNR is measured.
         progress: show a progress bar.
         **training: fields of `neighbor2neighbor.TrainingConfig`, whose defaults are the published values.
 
@@ -64,136 +86,187 @@ def train_denoiser(
 
     Raises:
         ConfigError: a value is out of range, or there is no such field.
-        MissingFolderError: no noisy images.
-        ImageError: an image cannot be read or is smaller than 64 px.
-        OutputFolderError: ``output`` holds other results.
-        DinoNoiseError: the loss is no longer finite.
+        MissingFolderError, DatasetStringError, MetadataError: no noisy images are found there.
+        ImageError: an image cannot be read or is smaller than 64 px (times the stride).
+        PairError: a validation image has no clean version.
+        OutputFolderError: ``output`` holds other results, or lies in the noisy folder.
+        DivergedError: the loss or the weights are no longer finite.
     """
-    try:
-        config = TrainingConfig(**training)
-    except (TypeError, ValueError) as cause:
-        raise ConfigError(f"denoise train: {cause}") from cause
-    root = _training_root(noisy)
-    selection: dict[str, Any] = {"images_per_class": images_per_class, "side_range_px": side_range_px}
-    source = {"noisy": str(root.resolve()), **source_identity(noisy)}
-    folder = OutputFolder(output, "denoise train", {**source, **selection, **asdict(config)})
-    folder.open()
-    if read_manifest(output)["complete"] and (output / WEIGHTS_NAME).is_file():
-        _say(f"denoise train: {output} is complete; nothing to do")
-        return output / WEIGHTS_NAME
-    names, smallest_px = select_images(root, **selection, seed=config.seed)
-    config = _with_fitting_crop(config, smallest_px)
-    run = _Run(root, names, config, output)
-    run.execute(choose_device(device), num_workers=num_workers, progress=progress)
-    folder.close(images=len(names), crop_px_used=config.crop_px)
-    run.snapshot_path.unlink(missing_ok=True)
+    config = _config(training, num_workers=num_workers, sample_every=sample_every)
+    processes = Processes.from_environment()
+    job = _Job(
+        output=output,
+        selection={"images_per_class": images_per_class, "side_range_px": side_range_px},
+        processes=processes,
+        device=choose_device(device, processes),
+        num_workers=num_workers,
+        sample_every=sample_every,
+        validation=validation,
+        progress=progress and processes.is_first,
+    )
+    with joined(processes, job.device):
+        job.run(open_source(noisy), config)
+        wait_for_all()
     return output / WEIGHTS_NAME
 
 
-class _Run:
+@dataclass(frozen=True, kw_only=True)
+class _Job:
     """One training run and its files."""
 
-    def __init__(self, root: Path, names: list[str], config: TrainingConfig, output: Path) -> None:
-        self.root = root
-        self.names = names
-        self.config = config
-        self.output = output
-        self.snapshot_path = output / SNAPSHOT_NAME
+    output: Path
+    selection: dict[str, Any]
+    processes: Processes
+    device: torch.device
+    num_workers: int | None
+    sample_every: int | None
+    validation: tuple[Path, Path] | None
+    progress: bool
 
-    def execute(self, device: torch.device, *, num_workers: int, progress: bool) -> None:
-        trainer = Trainer(ImageFiles(self.root, self.names), self.config, device=device, num_workers=num_workers)
-        self._resume(trainer)
-        self._write_config()
-        remaining = trainer.total_steps - trainer.step
-        records: Iterator[StepRecord] = trainer.steps()
-        if progress and remaining:
-            records = track(records, total=remaining, description="denoise train")
-        try:
-            self._follow(trainer, records)
-        except TrainingDivergedError as cause:
-            raise DinoNoiseError(f"denoise train of {self.root}: {cause}") from cause
-        except RuntimeError as cause:
-            _raise_if_unreadable(cause)
-            raise
-        save_checkpoint(self.output / WEIGHTS_NAME, trainer.model)
-
-    def _follow(self, trainer: Trainer, records: Iterator[StepRecord]) -> None:
-        log_every = max(1, trainer.total_steps // _LOG_LINES)
-        # Snapshots fall on the log's lines, so that a continued log has no gap and no line twice.
-        snapshot_every = max(1, trainer.total_steps // _SNAPSHOTS // log_every) * log_every
-        self._cut_log(trainer.step)
-        pending: list[StepRecord] = []
-        with (self.output / LOG_NAME).open("a", encoding="utf-8") as log:
-            for record in records:
-                pending.append(record)
-                if record.step % log_every == 0 or record.step == record.total_steps:
-                    log.write(json.dumps(_mean_record(pending)) + "\n")
-                    log.flush()
-                    pending.clear()
-                if record.step % snapshot_every == 0:
-                    with atomic_path(self.snapshot_path) as temporary:
-                        torch.save({"images": self._images_id(), **trainer.state_dict()}, temporary)
-
-    def _resume(self, trainer: Trainer) -> None:
-        if not self.snapshot_path.is_file():
-            return
-        try:
-            state = torch.load(self.snapshot_path, map_location=trainer.device, weights_only=True)
-            if state["images"] != self._images_id():
-                raise ValueError(f"the images of {self.root} are no longer those it was trained on")
-            trainer.load_state_dict(state)
-        except (RuntimeError, ValueError, KeyError, OSError, pickle.UnpicklingError) as cause:
-            raise CheckpointError(
-                f"cannot continue from {self.snapshot_path}: {cause}; delete that file to start anew"
-            ) from cause
-        _say(f"denoise train: continuing after step {trainer.step} of {trainer.total_steps}")
-
-    def _images_id(self) -> str:
-        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
-
-    def _write_config(self) -> None:
-        content = {"noisy": str(self.root.resolve()), "images": len(self.names), **asdict(self.config)}
-        with atomic_path(self.output / CONFIG_NAME) as temporary:
-            OmegaConf.save(OmegaConf.create(content), temporary)
-
-    def _cut_log(self, last_step: int) -> None:
-        """Drop lines written after the snapshot, and a last one cut short."""
-        path = self.output / LOG_NAME
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
-
-
-def _training_root(noisy: Path) -> Path:
-    if not noisy.is_dir():
-        raise MissingFolderError(f"noisy folder {noisy} does not exist: check the path")
-    return noisy / "train" if (noisy / "train").is_dir() else noisy
-
-
-def _with_fitting_crop(config: TrainingConfig, smallest_px: int) -> TrainingConfig:
-    crop_px = fitting_crop_px(config.crop_px, smallest_px)
-    if crop_px < config.crop_px:
-        _say(
-            f"denoise train: the smallest side of all images is {smallest_px} px, "
-            f"so crops are {crop_px} px instead of {config.crop_px} px"
+    def run(self, source: Source, config: TrainingConfig) -> None:
+        folder = OutputFolder(
+            self.output, "denoise train", {**source.identity(), **self.selection, **_identity(config)}
         )
-    return replace(config, crop_px=crop_px)
+        is_first = self.processes.is_first
+        if of_first(is_first and self._is_complete(folder)):
+            self._say(f"{self.output} is complete; nothing to do")
+            return
+        pairs = Validation(*self.validation) if is_first and self.validation is not None else None
+        indices, smallest_px = of_first(self._select(source, config) if is_first else ([], 0))
+        images = Chosen(source, indices, CACHE_BYTES // max(1, self._workers))
+        if is_first:
+            folder.open()
+            # With the crop that was asked for: given back to this very folder, the file must mean the same run.
+            write_settings(self.output / CONFIG_NAME, config, noisy=source.label, images=len(images), **self.selection)
+        config = self._with_fitting_crop(config, smallest_px)
+        wait_for_all()
+        snapshots = Snapshots(self.output / SNAPSHOT_NAME, images)
+        with telling_of_images(), telling_of_disk(self.output):
+            self._train(images, config, snapshots, pairs)
+        if is_first:
+            folder.close(images=len(images), crop_px_used=config.crop_px)
+            snapshots.delete()
+
+    def _is_complete(self, folder: OutputFolder) -> bool:
+        return (
+            folder.check() and bool(read_manifest(self.output)["complete"]) and (self.output / WEIGHTS_NAME).is_file()
+        )
+
+    def _select(self, source: Source, config: TrainingConfig) -> tuple[list[int], int]:
+        require_outside(self.output, source.root)
+        self._warn(unfinished(source))
+        return select_images(source, **self.selection, seed=config.seed, multiple_px=config.crop_multiple_px)
+
+    def _with_fitting_crop(self, config: TrainingConfig, smallest_px: int) -> TrainingConfig:
+        crop_px = fitting_crop_px(config.crop_px, smallest_px, config.crop_multiple_px)
+        if crop_px < config.crop_px:
+            self._say(
+                f"the smallest side of all images is {smallest_px} px, "
+                f"so crops are {crop_px} px instead of {config.crop_px} px"
+            )
+        return replace(config, crop_px=crop_px)
+
+    def _warn(self, text: str | None) -> None:
+        if text is not None:
+            self._say(f"warning: {text}")
+
+    @property
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        return min(_GPU_WORKERS, (os.cpu_count() or 1)) if self.device.type == "cuda" else 0
+
+    def _train(self, images: Chosen, config: TrainingConfig, snapshots: Snapshots, pairs: Validation | None) -> None:
+        trainer = self._trainer(images, config)
+        pending = snapshots.restore(trainer)
+        require_same_state(trainer, snapshots)
+        if pending is None:
+            self._warn(warn_if_correlated(images, stride=config.stride) if self.processes.is_first else None)
+        else:
+            self._say(f"continuing after step {trainer.step} of {trainer.total_steps}")
+        monitor = None
+        if self.processes.is_first:
+            multiple_px = config.crop_multiple_px // 2  # what the network wants of whole images
+            samples = [] if self.sample_every == 0 else choose_samples(images, pairs, multiple_px)
+            monitor = Monitor(
+                self.output, trainer, samples, pairs, sample_every=self.sample_every, pending=pending or ()
+            )
+        try:
+            _follow(trainer, self._records(trainer), monitor, snapshots)
+        except TrainingDivergedError as cause:
+            raise diverged(trainer, snapshots, str(cause)) from cause
+        finally:
+            if monitor is not None:
+                monitor.close()
+        if monitor is not None:
+            save_checkpoint(self.output / WEIGHTS_NAME, trainer.denoiser())
+            score = monitor.last_score()
+            if score is not None:
+                self._say(f"validation: {score.psnr_db:.2f} dB denoised, {score.noisy_psnr_db:.2f} dB noisy")
+
+    def _trainer(self, images: Chosen, config: TrainingConfig) -> Trainer:
+        rank, world_size = self.processes.rank, self.processes.world_size
+        try:
+            return Trainer(
+                images,
+                config,
+                device=self.device,
+                num_workers=self._workers,
+                rank=rank,
+                world_size=world_size,
+            )
+        except ValueError as cause:
+            raise ConfigError(f"denoise train: {cause}") from cause
+
+    def _records(self, trainer: Trainer) -> Iterator[StepRecord]:
+        remaining = trainer.total_steps - trainer.step
+        records = trainer.steps()
+        return track(records, total=remaining, description="denoise train") if self.progress and remaining else records
+
+    def _say(self, message: str) -> None:
+        if self.processes.is_first:
+            print(f"denoise train: {message}", file=sys.stderr)
 
 
-def _raise_if_unreadable(cause: RuntimeError) -> None:
-    """A loader's worker process hands an ImageError over as the last line of a RuntimeError's traceback."""
-    last_line = str(cause).strip().splitlines()[-1:]
-    if last_line and ImageError.__name__ in last_line[0]:
-        raise DinoNoiseError(last_line[0].partition(f"{ImageError.__name__}: ")[2]) from cause
+def _follow(trainer: Trainer, records: Iterator[StepRecord], monitor: Monitor | None, snapshots: Snapshots) -> None:
+    """Take all steps; in the process that has a monitor, write what is to be written after each."""
+    snapshot_every, saved_at = max(1, trainer.total_steps // _SNAPSHOTS), time.monotonic()
+    with Deferred() as signals:
+        try:
+            for record in records:
+                if monitor is not None:
+                    monitor.log(record)
+                    is_due = record.step % snapshot_every == 0 or record.step == trainer.total_steps
+                    is_due = is_due or time.monotonic() - saved_at > _SNAPSHOT_S
+                    if is_due or monitor.is_due(record.step) or signals.received:
+                        require_finite_weights(trainer, snapshots)
+                    if monitor.is_due(record.step):
+                        monitor.look(record.step)
+                    if is_due or signals.received:
+                        snapshots.save(trainer, monitor.state())
+                        saved_at = time.monotonic()
+                signals.leave()
+        except RuntimeError as cause:
+            # Ctrl-C also ends the loader's processes, and SIGTERM the other ranks: then the next step fails.
+            is_broken = isinstance(cause, (DivergedError, TrainingDivergedError))
+            if monitor is not None and signals.received and not is_broken:
+                require_finite_weights(trainer, snapshots)
+                snapshots.save(trainer, monitor.state())
+                signals.leave()
+            raise
 
 
-def _mean_record(records: list[StepRecord]) -> dict[str, float]:
-    """The last record, with the loss terms averaged."""
-    averaged = ("loss", "reconstruction", "regularization")
-    means = {name: sum(getattr(record, name) for record in records) / len(records) for name in averaged}
-    return {**records[-1]._asdict(), **means}
+def _config(training: dict[str, Any], **counts: int | None) -> TrainingConfig:
+    for name, count in counts.items():
+        if count is not None and count < 0:
+            raise ConfigError(f"denoise train: {name} must not be negative, got {count}")
+    try:
+        return TrainingConfig(**training)
+    except (TypeError, ValueError) as cause:
+        raise ConfigError(f"denoise train: {cause}") from cause
 
 
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)
+def _identity(config: TrainingConfig) -> dict[str, Any]:
+    defaults = {field.name: field.default for field in fields(config)}
+    settings = asdict(config)
+    return {name: value for name, value in settings.items() if name not in _LATER_FIELDS or value != defaults[name]}

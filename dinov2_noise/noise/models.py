@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dinov2_noise.errors import NoiseNameError
 
 FloatImage = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 
 class NoiseModel(Protocol):
@@ -30,6 +31,19 @@ class NoiseModel(Protocol):
 
     def sample(self, image: FloatImage, rng: np.random.Generator) -> FloatImage:
         """One noisy realisation of ``image`` (H, W, C) in [0, 1], clipped to [0, 1]."""
+        ...
+
+
+class PixelNoise(NoiseModel, Protocol):
+    """A noise model that acts on each pixel by itself, and whose distribution is known."""
+
+    def exceeds(self, x: FloatArray, threshold: FloatArray) -> FloatArray:
+        """P(y >= threshold), exact, of the noisy (clipped) value y of a pixel whose true value is ``x``.
+
+        Args:
+            x: in [0, 1], any shape.
+            threshold: of a shape that broadcasts with that of ``x``.
+        """
         ...
 
 
@@ -53,6 +67,10 @@ class Gaussian:
     def sample(self, image: FloatImage, rng: np.random.Generator) -> FloatImage:
         return np.clip(image + rng.normal(size=image.shape, scale=self.sigma_255 / 255), 0.0, 1.0)
 
+    def exceeds(self, x: FloatArray, threshold: FloatArray) -> FloatArray:
+        """See `PixelNoise.exceeds`."""
+        return clipped_above(threshold, normal_above(threshold - x, np.asarray(self.sigma_255 / 255)))
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -73,6 +91,16 @@ class Shot:
 
     def sample(self, image: FloatImage, rng: np.random.Generator) -> FloatImage:
         return np.clip(rng.poisson(image * self.photons) / self.photons, 0.0, 1.0)
+
+    def exceeds(self, x: FloatArray, threshold: FloatArray) -> FloatArray:
+        """See `PixelNoise.exceeds`."""
+        from scipy.special import gammainc
+
+        count = np.maximum(np.ceil(threshold * self.photons) - 1, 0)
+        for _ in range(2):  # the first count whose quotient, rounded as in `sample`, reaches the threshold
+            count = np.where(count / self.photons < threshold, count + 1, count)
+        # P(Poisson(m) >= k) is the regularised lower incomplete gamma function of k and m.
+        return clipped_above(threshold, gammainc(np.maximum(count, 1), x * self.photons))
 
 
 @dataclass(frozen=True)
@@ -95,8 +123,12 @@ class Speckle:
     def sample(self, image: FloatImage, rng: np.random.Generator) -> FloatImage:
         return np.clip(image + image * rng.normal(size=image.shape, scale=self.sigma), 0.0, 1.0)
 
+    def exceeds(self, x: FloatArray, threshold: FloatArray) -> FloatArray:
+        """See `PixelNoise.exceeds`."""
+        return clipped_above(threshold, normal_above(threshold - x, x * self.sigma))
 
-FAMILIES: dict[str, Callable[[float], NoiseModel]] = {"gauss": Gaussian, "shot": Shot, "speckle": Speckle}
+
+FAMILIES: dict[str, Callable[[float], PixelNoise]] = {"gauss": Gaussian, "shot": Shot, "speckle": Speckle}
 
 _NAME = re.compile(r"(?P<family>[a-z]+)(?P<level>[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)")
 _VALID = (
@@ -106,7 +138,7 @@ _VALID = (
 )
 
 
-def parse(name: str) -> NoiseModel:
+def parse(name: str) -> PixelNoise:
     """The noise model called ``name``, such as ``gauss255``, ``shot3`` or ``speckle0.4``.
 
     Raises:
@@ -116,6 +148,20 @@ def parse(name: str) -> NoiseModel:
     if match is None or match["family"] not in FAMILIES:
         raise NoiseNameError(f"unknown noise {name!r}: {_VALID}")
     return FAMILIES[match["family"]](float(match["level"]))
+
+
+def clipped_above(threshold: FloatArray, above: FloatArray) -> FloatArray:
+    """``above``, P(value >= threshold) before clipping, made that of the value clipped to [0, 1]."""
+    return np.where(threshold <= 0, 1.0, np.where(threshold > 1, 0.0, above))
+
+
+def normal_above(distance: FloatArray, sigma: FloatArray) -> FloatArray:
+    """P(N(0, sigma^2) >= distance), also for sigma 0."""
+    from scipy.special import ndtr
+
+    scaled = np.divide(-distance, sigma, out=np.where(distance > 0, -np.inf, np.inf), where=sigma > 0)
+    probability: FloatArray = ndtr(scaled)
+    return probability
 
 
 def _check_level(family: str, level: float) -> None:

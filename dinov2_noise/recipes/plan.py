@@ -12,6 +12,7 @@ from typing import Any
 from dinov2_noise.curriculum.strict import choose
 from dinov2_noise.errors import ConfigError
 from dinov2_noise.recipes.corruption_step import CorruptionsStep
+from dinov2_noise.recipes.denoise_steps import DenoiseStep
 from dinov2_noise.recipes.ledger import StepRecord, fingerprint
 from dinov2_noise.recipes.recipe import Recipe
 from dinov2_noise.recipes.steps import CommandLineStep, CommandStep, Step, reads_from
@@ -57,6 +58,8 @@ class Plan:
             return step.bound_command(self.run_of(step), processes, self.heads_of(step))
         if isinstance(step, ProbeStep):
             return step.bound_command(self.run_of(step), processes)
+        if isinstance(step, DenoiseStep):
+            return step.bound_command(processes)
         assert isinstance(step, CommandLineStep)  # all others are
         return step.command()
 

@@ -20,7 +20,8 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from dinov2_noise.curriculum.strict import build_strict, choose
 from dinov2_noise.errors import ConfigError
 from dinov2_noise.recipes.corruption_step import CorruptionsStep
-from dinov2_noise.recipes.steps import CommandStep, DenoiseApplyStep, DenoiseTrainStep, IndexStep, NoiseStep, Step
+from dinov2_noise.recipes.denoise_steps import DenoiseApplyStep, DenoiseTrainStep
+from dinov2_noise.recipes.steps import CommandStep, IndexStep, NoiseStep, Step
 from dinov2_noise.recipes.upstream_steps import KnnStep, LinearStep, TrainStep
 
 KINDS: dict[str, type[Step]] = {

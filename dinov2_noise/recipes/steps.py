@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dinov2_noise.data import default_extra
-from dinov2_noise.denoise.train import WEIGHTS_NAME
 from dinov2_noise.errors import ConfigError, OutputFolderError
 from dinov2_noise.files import MANIFEST_NAME, read_manifest
 
@@ -23,7 +22,7 @@ class Step(ABC):
 
     Attributes:
         needs: steps to be done first, beside those whose outputs this one reads.
-        gpus: processes on each node, one per GPU; more than one is for `train`, `knn` and `linear`.
+        gpus: processes on each node, one per GPU; more than one is for training, denoising, `knn` and `linear`.
         nodes: machines, under SLURM.
         hours: time limit of the SLURM job.
         cpus: cores of each of its processes; None: the recipe's ``slurm.cpus_per_task``.
@@ -133,71 +132,6 @@ class IndexStep(CommandLineStep):
         splits = [split for split in ("TRAIN", "VAL", "TEST") if (Path(self.root) / split.lower()).is_dir()]
         files = [self.writes()[0] / f"paths-{split}.npy" for split in splits] or self.writes()
         return next((f"{path} does not exist" for path in files if not path.exists()), None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenoiseTrainStep(CommandLineStep):
-    """``dinov2-noise denoise train``; what is not given keeps the command's default."""
-
-    noisy: str
-    output: str
-    epochs: int | None = None
-    steps: int | None = None
-    batch_size: int | None = None
-    crop: int | None = None
-    lr: float | None = None
-    n_feature: int | None = None
-    residual: bool = False
-    seed: int | None = None
-    images_per_class: int | None = None
-    min_side: int | None = None
-    max_side: int | None = None
-    gpus: int = 1
-
-    continues = True
-
-    def command(self) -> list[str]:
-        names = (
-            *("epochs", "steps", "batch_size", "crop", "lr", "n_feature", "residual", "seed"),
-            *("images_per_class", "min_side", "max_side"),
-        )
-        return ["dinov2-noise", "denoise", "train", self.noisy, self.output, *flags(self, *names)]
-
-    def reads(self) -> list[Path]:
-        return [Path(self.noisy)]
-
-    def writes(self) -> list[Path]:
-        return [Path(self.output), Path(self.output) / MANIFEST_NAME, Path(self.output) / WEIGHTS_NAME]
-
-    def folder(self) -> Path:
-        return Path(self.output)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenoiseApplyStep(CommandLineStep):
-    """``dinov2-noise denoise apply``."""
-
-    noisy: str
-    output: str
-    weights: str
-    batch_size: int | None = None
-    gpus: int = 1
-
-    continues = True
-    no_influence = ("batch_size",)
-
-    def command(self) -> list[str]:
-        options = flags(self, "weights", "batch_size")
-        return ["dinov2-noise", "denoise", "apply", self.noisy, self.output, *options]
-
-    def reads(self) -> list[Path]:
-        return [Path(self.noisy), Path(self.weights)]
-
-    def writes(self) -> list[Path]:
-        return [Path(self.output), Path(self.output) / MANIFEST_NAME]
-
-    def folder(self) -> Path:
-        return Path(self.output)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from dinov2_noise.denoise import train_denoiser
+from dinov2_noise.denoise.images import open_source
 from dinov2_noise.denoise.selection import fitting_crop_px, select_images
 from dinov2_noise.errors import (
     CheckpointError,
@@ -57,7 +58,7 @@ def test_weights_config_log_and_manifest_are_written(make_images: Make, tmp_path
     assert manifest["complete"]
     assert manifest["images"] == 4
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"denoiser.pth", "config.yaml", "loss.jsonl", "manifest.json"}
+    assert names == {"denoiser.pth", "config.yaml", "loss.jsonl", "manifest.json", "samples", "tensorboard"}
 
 
 def test_same_seed_same_weights(make_images: Make, tmp_path: Path) -> None:
@@ -135,8 +136,9 @@ def test_smaller_images_make_smaller_crops_with_a_message(
     noisy = make_images(tmp_path / "noisy", {"a.png": (200, 300), "b.png": (140, 400)})
     train_denoiser(noisy, tmp_path / "out", **{**QUICK, "steps": 1, "crop_px": 256})
     assert "smallest side of all images is 140 px, so crops are 128 px instead of 256 px" in capsys.readouterr().err
-    assert OmegaConf.load(tmp_path / "out" / "config.yaml").crop_px == 128
+    assert OmegaConf.load(tmp_path / "out" / "config.yaml").crop_px == 256
     assert read_manifest(tmp_path / "out")["parameters"]["crop_px"] == 256
+    assert read_manifest(tmp_path / "out")["crop_px_used"] == 128
     assert [fitting_crop_px(256, side) for side in (64, 127, 128, 255, 256, 999)] == [64, 64, 128, 192, 256, 256]
 
 
@@ -152,17 +154,19 @@ def test_selection_per_class_is_drawn_by_seed(make_images: Make, tmp_path: Path)
     noisy = make_images(tmp_path / "noisy", {**sizes, "q/big.png": (64, 600)})
 
     def select(seed: int) -> list[str]:
-        return select_images(noisy, images_per_class=3, side_range_px=(64, 512), seed=seed)[0]
+        source = open_source(noisy)
+        indices, _ = select_images(source, images_per_class=3, side_range_px=(64, 512), seed=seed)
+        return [source.names[index] for index in indices]
 
     chosen = select(0)
     assert [name[0] for name in chosen] == ["p"] * 3 + ["q"] * 3
     assert chosen == select(0)
     assert any(select(seed) != chosen for seed in range(1, 5))
-    everything, smallest_px = select_images(noisy, images_per_class=None, side_range_px=None, seed=0)
+    everything, smallest_px = select_images(open_source(noisy), images_per_class=None, side_range_px=None, seed=0)
     assert len(everything) == 17
     assert smallest_px == 64
-    with pytest.raises(MissingFolderError, match="both sides within 65 to 70 px"):
-        select_images(noisy, images_per_class=None, side_range_px=(65, 70), seed=0)
+    with pytest.raises(MissingFolderError, match="both sides in 65 to 70 px"):
+        select_images(open_source(noisy), images_per_class=None, side_range_px=(65, 70), seed=0)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -170,7 +174,9 @@ def test_truncated_image_stops_with_its_name(make_images: Make, tmp_path: Path, 
     noisy = make_images(tmp_path / "noisy", {"a.png": (64, 64)})
     content = (noisy / "a.png").read_bytes()
     (noisy / "a.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DinoNoiseError, match=r"^cannot use image .*a\.png"):
+    with pytest.raises(
+        DinoNoiseError, match=r"^cannot use image .*a\.png: image file is truncated.*\nReplace it .* it continues"
+    ):
         train_denoiser(noisy, tmp_path / "out", **QUICK, num_workers=num_workers)
 
 
@@ -184,7 +190,7 @@ def test_bad_settings_are_config_errors(make_images: Make, tmp_path: Path) -> No
     noisy = make_images(tmp_path / "noisy", {"a.png": (64, 64)})
     with pytest.raises(ConfigError, match="multiple of 64"):
         train_denoiser(noisy, tmp_path / "out", crop_px=100)
-    with pytest.raises(ConfigError, match="images_per_class"):
+    with pytest.raises(ConfigError, match="per_class"):
         train_denoiser(noisy, tmp_path / "out", **QUICK, images_per_class=0)
     with pytest.raises(ConfigError, match="device 'tpu9' is unknown"):
         train_denoiser(noisy, tmp_path / "other", **{**QUICK, "device": "tpu9"})

@@ -16,7 +16,8 @@ from dinov2_noise.recipes.execute import execute
 from dinov2_noise.recipes.plan import DONE, Plan
 from dinov2_noise.recipes.queue import queued_jobs
 from dinov2_noise.recipes.run import force, run_local, show_plan
-from dinov2_noise.recipes.slurm import parse_options, submit
+from dinov2_noise.recipes.slurm import submit
+from dinov2_noise.slurm import parse_options
 
 Make = Callable[..., Plan]
 

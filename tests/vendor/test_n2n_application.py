@@ -1,4 +1,4 @@
-"""Whole images: padding, tiles, rounding."""
+"""Whole images: batches, passes, rounding, what a denoiser may not return."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from neighbor2neighbor import UNet, denoise_batch, denoise_image, to_uint8
+from neighbor2neighbor import DenoiserOutputError, Strided, UNet, denoise_batch, denoise_image, to_uint8
 
 
 class Watching(nn.Module):
     """The identity; remembers its inputs and insists on sides of a multiple of 32."""
 
-    def __init__(self) -> None:
+    def __init__(self, side_multiple_px: int | None = None) -> None:
         super().__init__()
         self.seen: list[torch.Tensor] = []
+        if side_multiple_px is not None:
+            self.side_multiple_px = side_multiple_px
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        assert x.shape[-1] % 32 == 0
-        assert x.shape[-2] % 32 == 0
+        multiple = getattr(self, "side_multiple_px", 32)
+        assert x.shape[-1] % multiple == 0
+        assert x.shape[-2] % multiple == 0
         self.seen.append(x)
         return x
 
@@ -27,12 +30,12 @@ def random_image(height: int, width: int) -> torch.Tensor:
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(
-    ("height", "width"), [(50, 75), (64, 64), (33, 31), (5, 9), (1, 1), (2100, 70), (70, 2049), (2048, 32)]
-)
-def test_identity_returns_the_image_exactly(height: int, width: int) -> None:
+@pytest.mark.parametrize("padding", ["sides", "square"])
+@pytest.mark.parametrize(("height", "width"), [(50, 75), (64, 64), (33, 31), (5, 9), (1, 1), (1, 70), (300, 32)])
+def test_identity_returns_the_image_exactly(height: int, width: int, padding: str) -> None:
     image = random_image(height, width)
-    assert torch.equal(denoise_image(Watching(), image), image)
+    for model, max_pixels in ((Watching(), 2048**2), (Watching(), 192**2), (Watching(64), 384**2)):
+        assert torch.equal(denoise_image(model, image, padding=padding, max_pixels=max_pixels), image)
 
 
 def test_padding_reflects_at_the_bottom_and_right() -> None:
@@ -44,31 +47,23 @@ def test_padding_reflects_at_the_bottom_and_right() -> None:
     assert torch.equal(seen[0, :, :50, 75:], image[:, :, 53:74].flip(2))
 
 
-def test_images_too_small_to_reflect_repeat_their_border() -> None:
-    model, image = Watching(), random_image(5, 40)
-    denoise_image(model, image)
-    assert torch.equal(model.seen[0][0, :, 5:, :40], image[:, -1:].expand(3, 27, 40))
+def test_a_network_tells_what_its_sides_must_be_multiples_of() -> None:
+    strided = Strided(Watching(), 2)
+    denoise_image(strided, random_image(65, 30))
+    assert tuple(strided.net.seen[0].shape) == (4, 3, 64, 32)  # type: ignore[union-attr, index]
 
 
-def test_tiles_begin_above_2048_px_and_are_at_most_1024() -> None:
-    model = Watching()
-    denoise_image(model, random_image(2048, 40))
-    assert [tuple(seen.shape[-2:]) for seen in model.seen] == [(2048, 64)]
-    model = Watching()
-    denoise_image(model, random_image(2100, 40))
-    assert [tuple(seen.shape[-2:]) for seen in model.seen] == [(960, 64), (1024, 64), (384, 64)]
-
-
-def test_tiles_change_a_network_of_local_reach_nowhere() -> None:
-    """Poolings stay aligned with the whole image's, so only what lies beyond the 64 px of context can differ."""
-
-    class Local(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            pooled = nn.functional.max_pool2d(x, 32)
-            return x + nn.functional.interpolate(pooled, scale_factor=32)
-
-    image = random_image(2112, 32)
-    torch.testing.assert_close(denoise_image(Local(), image), Local()(image[None])[0], rtol=0, atol=0)
+def test_a_batch_becomes_smaller_before_an_image_is_cut() -> None:
+    images = torch.stack([random_image(200, 250)] * 5)  # padded: 224 x 256 = 57,344 px
+    for max_pixels, shapes in (
+        (5 * 57_344, [(5, 3, 224, 256)]),
+        (5 * 57_344 - 1, [(4, 3, 224, 256), (1, 3, 224, 256)]),
+        (57_344, [(1, 3, 224, 256)] * 5),
+        (57_343, [(1, 3, 160, 256)] * 10),
+    ):
+        model = Watching()
+        assert torch.equal(denoise_batch(model, images, max_pixels=max_pixels), images)
+        assert [tuple(seen.shape) for seen in model.seen] == shapes
 
 
 def test_batch_equals_images_one_by_one() -> None:
@@ -86,8 +81,30 @@ def test_rounding_is_to_the_nearest_level_and_clips() -> None:
     assert to_uint8(values).tolist() == [0, 0, 1, 100, 101, 255, 255]
 
 
-def test_broken_output_is_refused() -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        denoise_image(Watching(), torch.full((3, 32, 32), float("nan")))
-    with pytest.raises(ValueError, match="returned shape"):
+def test_broken_output_is_refused_and_its_image_known() -> None:
+    images = torch.zeros(3, 3, 32, 32)
+    images[1, 0, 5, 5] = float("nan")
+    with pytest.raises(DenoiserOutputError, match="not finite") as raised:
+        denoise_batch(Watching(), images)
+    assert raised.value.index == 1
+    with pytest.raises(ValueError, match=r"returned shape \(1, 3, 16, 16\) for input \(1, 3, 32, 32\)"):
         denoise_image(nn.MaxPool2d(2), random_image(32, 32))
+
+    class Integers(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * 255).to(torch.uint8)
+
+    class Pair(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return x, None
+
+    for module, kind in ((Integers(), r"a tensor of torch\.uint8"), (Pair(), "a tuple")):
+        with pytest.raises(DenoiserOutputError, match=f"returned {kind}, not a tensor of floats"):
+            denoise_image(module, random_image(32, 32))
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match="padding 'round' is unknown: use sides or square"):
+        denoise_image(Watching(), random_image(32, 32), padding="round")
+    with pytest.raises(ValueError, match="at least 36864, got 36863"):
+        denoise_image(Watching(), random_image(32, 32), max_pixels=36_863)

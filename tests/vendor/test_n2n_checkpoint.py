@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from neighbor2neighbor import CheckpointMismatchError, UNet, load_checkpoint, save_checkpoint
+from neighbor2neighbor import (
+    CheckpointMismatchError,
+    Strided,
+    Trainer,
+    TrainingConfig,
+    UNet,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 def network(**settings: int) -> UNet:
@@ -32,6 +40,23 @@ def test_saved_network_comes_back_with_its_settings(tmp_path: Path, residual: bo
     assert [path.name for path in (tmp_path / "weights").iterdir()] == ["w.pth"]
 
 
+def test_stride_comes_back_and_is_left_out_where_there_is_none(tmp_path: Path) -> None:
+    net = network(n_feature=4)
+    save_checkpoint(tmp_path / "strided.pth", Strided(net, 2))
+    loaded = load_checkpoint(tmp_path / "strided.pth")
+    assert isinstance(loaded, Strided)
+    assert (loaded.stride, loaded.side_multiple_px, loaded.training) == (2, 64, False)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), Strided(net, 2)(images))
+    save_checkpoint(tmp_path / "plain.pth", net)
+    assert "stride" not in torch.load(tmp_path / "plain.pth", weights_only=True)["config"], (
+        "as earlier versions wrote it"
+    )
+    with pytest.raises(ValueError, match="only a UNet can be saved with its settings, not Identity"):
+        save_checkpoint(tmp_path / "other.pth", Strided(torch.nn.Identity(), 2))
+
+
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_published_state_dict_loads_and_its_width_is_read_off(tmp_path: Path, prefix: str) -> None:
     for settings in ({}, {"n_feature": 24, "n_output_feature": 96}):
@@ -47,6 +72,34 @@ def test_foreign_weights_are_refused_by_name(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
     with pytest.raises(CheckpointMismatchError, match=r"linear\.pth .*another architecture.*begins with weight, bias"):
         load_checkpoint(tmp_path / "linear.pth")
+
+
+def test_states_of_whole_trainings_are_refused_with_the_names_in_their_parts(tmp_path: Path) -> None:
+    linear = torch.nn.Linear(2, 2)
+    state = {
+        "epoch": 3,
+        "state_dict": linear.state_dict(),
+        "optimizer": torch.optim.Adam(linear.parameters()).state_dict(),
+    }
+    torch.save(state, tmp_path / "foreign.pth")
+    with pytest.raises(CheckpointMismatchError) as caught:
+        load_checkpoint(tmp_path / "foreign.pth")
+    assert "it lacks enc_conv0.weight and nin_c.weight" in str(caught.value)
+    assert "'state_dict' begins with weight, bias" in str(caught.value)
+    torch.save({"model": linear.state_dict(), "config": {"n_feature": 8}}, tmp_path / "named.pth")
+    with pytest.raises(CheckpointMismatchError, match=r"(?s)UNet\(n_feature=8\).*unknown: weight, bias"):
+        load_checkpoint(tmp_path / "named.pth")
+    torch.save(Trainer([torch.zeros(3, 64, 64)], TrainingConfig(n_feature=4)).state_dict(), tmp_path / "ours.pth")
+    with pytest.raises(CheckpointMismatchError, match=r"'model' begins with enc_conv0\.weight, .*Save the one with"):
+        load_checkpoint(tmp_path / "ours.pth")
+    torch.save({}, tmp_path / "empty.pth")
+    with pytest.raises(CheckpointMismatchError, match="is empty"):
+        load_checkpoint(tmp_path / "empty.pth")
+    torch.save(
+        {"model": network(n_feature=8).state_dict(), "config": {"n_feature": 8, "stride": 0}}, tmp_path / "s.pth"
+    )
+    with pytest.raises(CheckpointMismatchError, match="settings of another network"):
+        load_checkpoint(tmp_path / "s.pth")
 
 
 def test_differences_are_listed(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from neighbor2neighbor import (
     StepRecord,
@@ -29,7 +32,7 @@ def images(count: int = 5, height: int = 70, width: int = 90) -> list[torch.Tens
     return [torch.randint(256, (3, height, width), generator=generator, dtype=torch.uint8) for _ in range(count)]
 
 
-def weights_of(model: UNet) -> torch.Tensor:
+def weights_of(model: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -108,18 +111,99 @@ def test_two_workers_change_nothing() -> None:
     assert torch.equal(weights_of(train(images(), config)), weights_of(train(images(), config, num_workers=2)))
 
 
-def test_continued_run_ends_with_the_same_weights() -> None:
-    whole = Trainer(images(), SMALL)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"ema": 0.9, "precision": "bf16"}, {"ema": 0.9, "precision": "fp16", "stride": 2, "crop_px": 128, "steps": 3}],
+)
+def test_continued_run_ends_with_the_same_state(settings: dict[str, Any]) -> None:
+    config, data = replace(SMALL, **settings), images(5, 130, 140)
+    whole = Trainer(data, config)
     list(whole.steps())
-    begun = Trainer(images(), SMALL)
+    begun = Trainer(data, config)
     steps = begun.steps()
     for _ in range(2):
         next(steps)
     state = begun.state_dict()
-    continued = Trainer(images(), SMALL)
+    continued = Trainer(data, config)
     continued.load_state_dict(state)
-    assert [record.step for record in continued.steps()] == [3, 4]
+    assert [record.step for record in continued.steps()][:1] == [3]
     assert torch.equal(weights_of(whole.model), weights_of(continued.model))
+    assert torch.equal(weights_of(whole.denoiser()), weights_of(continued.denoiser()))
+    assert whole.state_dict().get("scaler") == continued.state_dict().get("scaler")
+    assert ("ema" in state, "scaler" in state) == ("ema" in settings, settings.get("precision") == "fp16")
+
+
+def test_mean_of_the_weights_is_the_recursion_written_out() -> None:
+    trainer = Trainer(images(), replace(SMALL, steps=6, ema=0.4))
+    mean = weights_of(trainer.model).double()
+    for step, _ in enumerate(trainer.steps(), start=1):
+        decay = min(0.4, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * weights_of(trainer.model).double()
+        torch.testing.assert_close(weights_of(trainer.denoiser()).double(), mean, rtol=0, atol=1e-6)
+    assert float((weights_of(trainer.denoiser()) - weights_of(trainer.model)).abs().max()) > 1e-5
+    # 2/11 * 3/12 * … * 11/20: what is left of the initial weights after 10 steps, with the longest memory.
+    trace = torch.tensor([(1 + step) / (10 + step) for step in range(1, 11)], dtype=torch.float64).prod()
+    assert float(trace) == pytest.approx(6e-5, rel=0.02)
+
+
+def test_mean_does_not_change_the_training() -> None:
+    plain, averaged = Trainer(images(), SMALL), Trainer(images(), replace(SMALL, ema=0.9))
+    assert list(plain.steps()) == list(averaged.steps())
+    assert torch.equal(weights_of(plain.model), weights_of(averaged.model))
+
+
+def test_denoiser_is_a_copy_in_eval_mode() -> None:
+    trainer = Trainer(images(), SMALL)
+    steps = trainer.steps()
+    next(steps)
+    early = trainer.denoiser()
+    kept = weights_of(early)
+    next(steps)
+    assert (early.training, trainer.model.training) == (False, True)
+    assert torch.equal(weights_of(early), kept)
+    assert not torch.equal(weights_of(trainer.denoiser()), kept)
+    assert torch.equal(weights_of(trainer.denoiser()), weights_of(trainer.model))
+
+
+def smooth_images(count: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.interpolate(torch.rand(count, 3, 5, 5, generator=generator), size=(64, 64), mode="bicubic").clamp(0, 1)
+
+
+def test_bf16_learns_as_well_as_fp32() -> None:
+    """PSNR on unseen images after the same short run; measured: 14.0 dB noisy, 16.35 dB fp32, 16.34 dB bf16."""
+    generator = torch.Generator().manual_seed(0)
+    clean, unseen = smooth_images(8, 1), smooth_images(4, 2)
+    noisy, unseen_noisy = (image + 0.2 * torch.randn(image.shape, generator=generator) for image in (clean, unseen))
+    config = replace(SMALL, steps=40, learning_rate=2e-2)
+
+    def psnr_db(precision: str) -> float:
+        model = train([*noisy], replace(config, precision=precision))
+        with torch.no_grad():
+            return float(-10 * (model(unseen_noisy) - unseen).square().mean().log10())
+
+    full = psnr_db("fp32")
+    assert full > 15.5
+    assert psnr_db("bf16") == pytest.approx(full, abs=0.3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("bf16", 3e-2), ("fp16", 1e-2)])
+def test_gpu_draws_the_same_and_finds_the_same_loss(precision: str, tolerance: float) -> None:
+    config = replace(SMALL, precision=precision, ema=0.9)
+    on_cpu = next(Trainer(images(), replace(config, precision="fp32")).steps())
+    on_gpu = next(Trainer(images(), config, device="cuda").steps())
+    assert on_gpu == pytest.approx(on_cpu, rel=tolerance)
+
+
+def test_gradients_flow_to_the_weights_at_reduced_precision() -> None:
+    """Copies of the weights that autocast made without gradients must not serve the pass with gradients."""
+    trainer = Trainer(images(), replace(SMALL, precision="bf16", residual=False))
+    before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    next(trainer.steps())
+    assert all(not torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
+    assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}
 
 
 def test_stream_shows_every_image_once_per_pass_and_starts_anywhere() -> None:
@@ -152,6 +236,11 @@ def test_bad_values_and_small_images_are_refused() -> None:
         TrainingConfig(batch_size=0)
     with pytest.raises(ValueError, match="steps"):
         TrainingConfig(steps=0)
+    for ema in (0.0, 1.0, -0.5):
+        with pytest.raises(ValueError, match="ema must lie between 0 and 1"):
+            TrainingConfig(ema=ema)
+    with pytest.raises(ValueError, match="precision 'half' is unknown: choose one of fp32, bf16, fp16"):
+        TrainingConfig(precision="half")
     with pytest.raises(ValueError, match="no images"):
         Trainer([], SMALL)
     with pytest.raises(ValueError, match="60x64 px, smaller than the crop of 64 px"):

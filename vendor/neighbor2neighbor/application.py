@@ -1,52 +1,93 @@
-"""Denoising whole images of any size with any network that wants sides of a multiple of 32.
+"""Denoising whole images of any size with any network that wants sides of a multiple of 32 (or another number).
 
-Source: tiling and rounding as in "Ditch the Denoiser", arXiv 2505.12191, whose denoised images come from
-Neighbor2Neighbor (Huang et al., CVPR 2021, arXiv 2101.02824). Difference: tiles overlap, so that no seams show.
+Source: padding, tiles and rounding as in "Ditch the Denoiser", arXiv 2505.12191, whose denoised images come from
+Neighbor2Neighbor (Huang et al., CVPR 2021, arXiv 2101.02824). Differences: see `padding` and `tiles`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from neighbor2neighbor.unet import SIDE_MULTIPLE_PX
-
-MAX_WHOLE_PX = 2048
-TILE_PX = 1024
-TILE_CONTEXT_PX = 64  # read around each tile's own part; a multiple of 32 keeps the poolings aligned with the image's
+from neighbor2neighbor.padding import padded_size, reflect_to, side_multiple_px
+from neighbor2neighbor.tiles import MAX_PIXELS, plan_tiles, run_tiles, smallest_pass
 
 
-def denoise_image(model: nn.Module, image: Tensor) -> Tensor:
+class DenoiserOutputError(ValueError):
+    """A denoiser returned another shape, or values that are not finite.
+
+    Attributes:
+        index: of the image in the batch; None where it is the whole batch.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+def denoise_image(model: nn.Module, image: Tensor, *, padding: str = "sides", max_pixels: int = MAX_PIXELS) -> Tensor:
     """Denoise one image ``(3, H, W)``, float in [0, 1]; see :func:`denoise_batch`."""
-    return denoise_batch(model, image[None])[0]
+    return denoise_batch(model, image[None], padding=padding, max_pixels=max_pixels)[0]
 
 
-@torch.no_grad()
-def denoise_batch(model: nn.Module, images: Tensor) -> Tensor:
+def denoise_batch(model: nn.Module, images: Tensor, *, padding: str = "sides", max_pixels: int = MAX_PIXELS) -> Tensor:
     """Denoise images of equal size, without gradients and without clipping the output.
 
-    Bottom and right are padded by reflection to multiples of 32 px (by repeating the border where an image is too small
-    to be reflected) and cut off again. Images with a side above 2048 px are processed in tiles of 1024 px.
+    Bottom and right are padded by reflection and cut off again; see :func:`denoise_padded` for the rest.
 
     Args:
-        model: maps ``(B, 3, h, w)`` to the same shape, for h and w multiples of 32; should be in eval mode.
+        model: maps ``(B, 3, h, w)`` to the same shape, for h and w multiples of its ``side_multiple_px`` (32 where it
+            has no such attribute); should be in eval mode.
         images: ``(B, 3, H, W)``, float in [0, 1], on the model's device.
+        padding: ``sides`` or ``square``; see :func:`neighbor2neighbor.padded_size`.
+        max_pixels: of a pass through the network, padding included.
 
     Returns:
         ``(B, 3, H, W)``.
 
     Raises:
-        ValueError: the model returns another shape, or values that are not finite.
+        ValueError: an unknown ``padding``, or ``max_pixels`` is below the smallest tile.
+        DenoiserOutputError: the model returns another shape, or values that are not finite.
     """
     height, width = images.shape[-2:]
-    padded = _pad(images)
-    output = _run(model, padded) if max(padded.shape[-2:]) <= MAX_WHOLE_PX else _run_tiles(model, padded)
-    if not output.isfinite().all():
-        raise ValueError("the denoiser returned values that are not finite: its weights are broken")
-    return output[..., :height, :width]
+    size = padded_size(height, width, multiple_px=side_multiple_px(model), padding=padding)
+    return denoise_padded(model, reflect_to(images, size), max_pixels=max_pixels)[..., :height, :width]
+
+
+@torch.no_grad()
+def denoise_padded(model: nn.Module, images: Tensor, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Denoise images that are padded already.
+
+    Where a batch holds more than ``max_pixels``, fewer images go through the network at a time; where one image does,
+    it goes in overlapping tiles (see `neighbor2neighbor.tiles`). How an image is cut depends on its size and on
+    ``max_pixels`` alone.
+
+    Args:
+        model: as for :func:`denoise_batch`.
+        images: ``(B, 3, H, W)``, H and W multiples of what the model wants.
+        max_pixels: of a pass.
+
+    Returns:
+        ``(B, 3, H, W)``.
+
+    Raises:
+        ValueError: ``max_pixels`` is below the smallest tile.
+        DenoiserOutputError: the model returns another shape, or values that are not finite.
+    """
+    multiple_px = side_multiple_px(model)
+    if max_pixels < smallest_pass(multiple_px):
+        raise ValueError(f"max_pixels must be at least {smallest_pass(multiple_px)}, got {max_pixels}")
+    height, width = images.shape[-2:]
+    images_per_pass = max_pixels // (height * width)
+    if images_per_pass >= len(images):
+        output = _run(model, images)
+    elif images_per_pass >= 1:
+        output = torch.cat([_run(model, part) for part in images.split(images_per_pass)])
+    else:
+        tiles = plan_tiles(height, width, max_pixels=max_pixels, multiple_px=multiple_px)
+        output = torch.cat([run_tiles(lambda tile: _run(model, tile), image, tiles) for image in images.split(1)])
+    _require_finite(output)
+    return output
 
 
 def to_uint8(image: Tensor) -> Tensor:
@@ -54,34 +95,20 @@ def to_uint8(image: Tensor) -> Tensor:
     return (image * 255 + 0.5).clamp(0, 255).to(torch.uint8)
 
 
-def _pad(images: Tensor) -> Tensor:
-    height, width = images.shape[-2:]
-    bottom, right = -height % SIDE_MULTIPLE_PX, -width % SIDE_MULTIPLE_PX
-    # Reflection does not repeat the border, so it can add at most side - 1 pixels.
-    images = F.pad(images, (0, right, 0, 0), mode="reflect" if right < width else "replicate")
-    return F.pad(images, (0, 0, 0, bottom), mode="reflect" if bottom < height else "replicate")
-
-
 def _run(model: nn.Module, images: Tensor) -> Tensor:
-    output: Tensor = model(images)
+    output = model(images)
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        kind = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise DenoiserOutputError(f"the denoiser returned {kind}, not a tensor of floats")
     if output.shape != images.shape:
-        raise ValueError(f"the denoiser returned shape {tuple(output.shape)} for input {tuple(images.shape)}")
+        raise DenoiserOutputError(f"the denoiser returned shape {tuple(output.shape)} for input {tuple(images.shape)}")
     return output
 
 
-def _run_tiles(model: nn.Module, images: Tensor) -> Tensor:
-    output = torch.empty_like(images)
-    for read_top, read_bottom, top, bottom in _spans(images.shape[-2]):
-        for read_left, read_right, left, right in _spans(images.shape[-1]):
-            tile = _run(model, images[..., read_top:read_bottom, read_left:read_right])
-            own = tile[..., top - read_top : bottom - read_top, left - read_left : right - read_left]
-            output[..., top:bottom, left:right] = own
-    return output
-
-
-def _spans(side: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut one side into tiles: (start and end of what is read, start and end of what is kept)."""
-    kept = TILE_PX - 2 * TILE_CONTEXT_PX
-    for start in range(0, side, kept):
-        end = min(start + kept, side)
-        yield max(0, start - TILE_CONTEXT_PX), min(side, end + TILE_CONTEXT_PX), start, end
+def _require_finite(output: Tensor) -> None:
+    finite = output.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        raise DenoiserOutputError(
+            "the denoiser returned values that are not finite: its weights are broken, or fp16 overflowed",
+            index=int(finite.logical_not().nonzero()[0]),
+        )

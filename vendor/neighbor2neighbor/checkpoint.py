@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neighbor2neighbor.phases import Strided
 from neighbor2neighbor.unet import UNet
 
 _SHOWN = 5  # of each kind of difference
@@ -21,20 +22,28 @@ class CheckpointMismatchError(ValueError):
     """A file is not a checkpoint of this network."""
 
 
-def save_checkpoint(path: Path | str, model: UNet) -> None:
-    """Write ``{"model": state_dict, "config": settings}``; the file takes its name only when it is complete."""
+def save_checkpoint(path: Path | str, model: UNet | Strided) -> None:
+    """Write ``{"model": state_dict, "config": settings}``; the file takes its name only when it is complete.
+
+    Raises:
+        ValueError: ``model`` is strided around another network than ours.
+    """
+    network = model.net if isinstance(model, Strided) else model
+    if not isinstance(network, UNet):
+        raise ValueError(f"only a UNet can be saved with its settings, not {type(network).__name__}")
+    settings = _settings(network) | ({"stride": model.stride} if isinstance(model, Strided) else {})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     try:
-        torch.save({"model": weights, "config": _settings(model)}, temporary)
+        torch.save({"model": weights, "config": settings}, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path | str) -> UNet:
+def load_checkpoint(path: Path | str) -> UNet | Strided:
     """The network of a file, in eval mode on the CPU.
 
     Reads files of :func:`save_checkpoint` and bare state dicts; the latter's width is read off the shapes, and they are
@@ -44,15 +53,12 @@ def load_checkpoint(path: Path | str) -> UNet:
         FileNotFoundError: there is no such file.
         CheckpointMismatchError: not a file of weights, or of another architecture; the message names what differs.
     """
-    content = _read(Path(path))
-    bare = "model" not in content
-    weights = {
-        name.removeprefix(_PARALLEL_PREFIX): value for name, value in (content if bare else content["model"]).items()
-    }
-    settings = _inferred_settings(weights, path) if bare else content.get("config", {})
+    weights, settings = _weights_and_settings(_read(Path(path)), path)
+    stride = settings.pop("stride", 1)
     with torch.random.fork_rng(devices=[]):  # the initial weights are replaced at once
         try:
             model = UNet(**settings)
+            denoiser = model if stride == 1 else Strided(model, stride)
         except (TypeError, ValueError) as cause:
             raise CheckpointMismatchError(f"{path} holds settings of another network: {settings}") from cause
     differences = _differences(weights, model.state_dict())
@@ -61,7 +67,14 @@ def load_checkpoint(path: Path | str) -> UNet:
             f"{path} holds weights of another architecture than UNet({_as_arguments(settings)}):{differences}"
         )
     model.load_state_dict(weights)
-    return model.eval()
+    return denoiser.eval()
+
+
+def _weights_and_settings(content: Mapping[str, Any], path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    ours = isinstance(content.get("model"), Mapping) and isinstance(content.get("config"), Mapping)
+    found = content["model"] if ours else content
+    weights = {str(name).removeprefix(_PARALLEL_PREFIX): value for name, value in found.items()}
+    return weights, dict(content["config"]) if ours else _inferred_settings(weights, path)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -89,10 +102,9 @@ def _settings(model: UNet) -> dict[str, Any]:
 def _inferred_settings(weights: Mapping[str, Any], path: Path | str) -> dict[str, Any]:
     first, last = weights.get("enc_conv0.weight"), weights.get("nin_c.weight")
     if not (isinstance(first, Tensor) and isinstance(last, Tensor) and first.ndim == last.ndim == 4):
-        names = ", ".join(list(weights)[:_SHOWN])
         raise CheckpointMismatchError(
-            f"{path} holds weights of another architecture: it lacks enc_conv0.weight and "
-            f"nin_c.weight, and begins with {names}"
+            f"{path} holds weights of another architecture: it lacks enc_conv0.weight and nin_c.weight, and "
+            f"{_contents(weights)}"
         )
     return {
         "in_channels": first.shape[1],
@@ -100,6 +112,17 @@ def _inferred_settings(weights: Mapping[str, Any], path: Path | str) -> dict[str
         "n_feature": first.shape[0],
         "n_output_feature": last.shape[1],
     }
+
+
+def _contents(found: Mapping[str, Any]) -> str:
+    """What a foreign file begins with; of a whole training's state, what each part of it begins with."""
+    parts = {name: [*value] for name, value in found.items() if isinstance(value, Mapping) and value}
+    if not parts:
+        return f"begins with {_shorten([*found])}" if found else "is empty"
+    listed = "; ".join(f"{name!r} begins with {_shorten([*map(str, keys)])}" for name, keys in parts.items())
+    return (
+        f"is a state of several parts, of which {listed}. Save the one with the weights alone, if it is this network's"
+    )
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> str:

@@ -31,17 +31,24 @@ class Draw(NamedTuple):
 class CropStream(Sampler[Draw]):
     """Yield draws number ``first`` to ``last - 1`` of a stream of shuffled passes over all images.
 
-    Batches are cut from the stream without regard to the end of a pass, so every image is seen equally often.
+    Batches are cut from the stream without regard to the end of a pass, so every image is seen equally often. Several
+    processes share each batch: with ``share`` draws of it for each, number ``rank`` of ``world_size`` yields the
+    ``rank``-th run of ``share`` draws. ``first`` and ``last`` must then lie between batches.
     """
 
-    def __init__(self, n_images: int, seed: int, first: int, last: int) -> None:
+    def __init__(
+        self, n_images: int, seed: int, first: int, last: int, *, share: int = 1, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.n_images = n_images
         self.seed = seed
         self.first = first
         self.last = last
+        self.share = share
+        self.rank = rank
+        self.world_size = world_size
 
     def __len__(self) -> int:
-        return self.last - self.first
+        return (self.last - self.first) // self.world_size
 
     def __iter__(self) -> Iterator[Draw]:
         place = self.first
@@ -49,7 +56,8 @@ class CropStream(Sampler[Draw]):
             number, offset = divmod(place, self.n_images)
             order = np.random.default_rng([self.seed, _ORDER_STREAM, number]).permutation(self.n_images)
             for image_index in order[offset : offset + self.last - place]:
-                yield Draw(place, int(image_index))
+                if place // self.share % self.world_size == self.rank:
+                    yield Draw(place, int(image_index))
                 place += 1
 
 

@@ -59,8 +59,9 @@ def subsample(image: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
     # Places in the flattened image: of each cell's first pixel, then of the pixels 0..3 relative to it.
     rows = torch.arange(0, height, 2, device=image.device) * width
     corners = rows[:, None] + torch.arange(0, width, 2, device=image.device)
-    offsets = torch.tensor([0, 1, width, width + 1], device=image.device)
-    table = offsets[torch.tensor(ORDERED_PAIRS, device=image.device)]
+    offsets = torch.tensor([0, 1, width, width + 1])
+    # Made on the CPU and sent without waiting: a tensor made of Python numbers on a GPU waits for all its work.
+    table = offsets[torch.tensor(ORDERED_PAIRS)].to(image.device, non_blocking=True)
     flat = image.flatten(2)
 
     def pick(member: int) -> Tensor:

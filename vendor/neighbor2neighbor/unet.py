@@ -50,9 +50,14 @@ class UNet(nn.Module):
         n_output_feature: channels of the output stage; default ``2 * n_feature``, 96 in the paper's network.
         generator: source of the initial weights; default: torch's global one.
 
+    Attributes:
+        side_multiple_px: sides must be multiples of this.
+
     Raises:
         ValueError: ``residual`` with different numbers of channels.
     """
+
+    side_multiple_px = SIDE_MULTIPLE_PX
 
     def __init__(
         self,

@@ -1,0 +1,40 @@
+"""A command line made again from what was read of it, for the same command in other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import typer
+
+
+def arguments_again(context: typer.Context, *, without: Collection[str] = ()) -> list[str]:
+    """The name of a running command and its arguments; options left at their defaults stay out.
+
+    Args:
+        context: of the command.
+        without: options to leave out, under the names of the function's arguments.
+    """
+    options: list[str] = []
+    positional: list[str] = []
+    for parameter in context.command.params:
+        name, source = str(parameter.name), context.get_parameter_source(str(parameter.name))
+        if name in without or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        if parameter.param_type_name == "argument":
+            positional += [str(value)]
+        else:
+            options += _option(parameter, value)
+    return [str(context.info_name), *options, "--", *positional]
+
+
+def _option(parameter: Any, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [_long(parameter.opts if value else parameter.secondary_opts)]
+    flag = _long(parameter.opts)
+    return [f"{flag}={item}" for item in (value if parameter.multiple else [value])]
+
+
+def _long(names: Sequence[str]) -> str:
+    return next((name for name in names if name.startswith("--")), names[0])
