@@ -24,7 +24,7 @@ LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 
 MAX_IMAGES = 64
 COLOUR_THRESHOLD = 0.10
-"""Largest autocorrelation of colour differences that still counts as independent noise."""
+"""Largest autocorrelation, of either sign, of colour differences that still counts as independent noise."""
 CHANNEL_THRESHOLD = 0.15
 """The same where no noise shows in colour differences: image structure alone reaches more there."""
 MIN_COLOUR_SIGMA_255 = 2.5
@@ -80,7 +80,7 @@ class NoiseCorrelation:
         """Why the denoiser would fail and what to do; None unless the verdict is ``correlated``."""
         if self.verdict != "correlated":
             return None
-        (down, right), largest = max(self.autocorrelation.items(), key=lambda item: item[1])
+        (down, right), largest = max(self.autocorrelation.items(), key=lambda item: abs(item[1]))
         where = "colour differences" if self.in_colour else "channels"
         return (
             f"the noise is correlated between pixels: {largest:.2f} at {down} px down, {right} px right, measured in "
@@ -93,8 +93,9 @@ class NoiseCorrelation:
         return COLOUR_THRESHOLD if self.in_colour else CHANNEL_THRESHOLD
 
     def _stride_advice(self) -> str:
-        at_twice = max(self.autocorrelation[0, 2 * self.stride], self.autocorrelation[2 * self.stride, 0])
-        if at_twice <= self._threshold():
+        along, down = self.autocorrelation[0, 2 * self.stride], self.autocorrelation[2 * self.stride, 0]
+        at_twice = max(along, down, key=abs)
+        if abs(at_twice) <= self._threshold():
             return f"Or train with `--stride {2 * self.stride}`: at that distance it is {at_twice:.2f}"
         return (
             f"At twice the distance it is still {at_twice:.2f}: `--stride {2 * self.stride}` lessens the harm, "
@@ -148,9 +149,9 @@ def _judge(
     if colour is not None:
         level, flat_level = colour.sigma_255 / _TWO_CHANNELS, colour.flat_sigma_255 / _TWO_CHANNELS
         if level >= MIN_COLOUR_SIGMA_255 and flat_level >= MIN_FLAT_COLOUR_SIGMA_255:
-            verdict: Verdict = "correlated" if max(colour.rho) > COLOUR_THRESHOLD else "independent"
+            verdict: Verdict = "correlated" if max(map(abs, colour.rho)) > COLOUR_THRESHOLD else "independent"
             return verdict, max(level, found.flat_sigma_255), colour.rho, True
-    if max(found.rho) <= CHANNEL_THRESHOLD:
+    if max(map(abs, found.rho)) <= CHANNEL_THRESHOLD:
         return "independent", found.flat_sigma_255, found.rho, False
     verdict = "correlated" if found.flat_sigma_255 >= MIN_CHANNEL_SIGMA_255 else "unclear"
     return verdict, found.flat_sigma_255, found.rho, False

@@ -137,3 +137,9 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "settings.pth")
     with pytest.raises(FileNotFoundError, match=r"absent\.pth"):
         load_checkpoint(tmp_path / "absent.pth")
+
+
+def test_equal_weights_make_equal_files(tmp_path: Path) -> None:
+    for name in ("one.pth", "other.pth"):
+        save_checkpoint(tmp_path / name, UNet(n_feature=4, generator=torch.Generator().manual_seed(0)))
+    assert (tmp_path / "one.pth").read_bytes() == (tmp_path / "other.pth").read_bytes()

@@ -236,6 +236,11 @@ def test_bad_values_and_small_images_are_refused() -> None:
         TrainingConfig(batch_size=0)
     with pytest.raises(ValueError, match="steps"):
         TrainingConfig(steps=0)
+    for name, value in (("learning_rate", float("nan")), ("gamma", -1.0), ("increase_ratio", float("inf"))):
+        with pytest.raises(ValueError, match=name):
+            TrainingConfig(**{name: value})
+    with pytest.raises(ValueError, match="fractions of the run"):
+        TrainingConfig(milestones=(20.0, 40.0))
     for ema in (0.0, 1.0, -0.5):
         with pytest.raises(ValueError, match="ema must lie between 0 and 1"):
             TrainingConfig(ema=ema)

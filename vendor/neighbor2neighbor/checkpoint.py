@@ -37,7 +37,10 @@ def save_checkpoint(path: Path | str, model: UNet | Strided) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     try:
-        torch.save({"model": weights, "config": settings}, temporary)
+        with temporary.open(
+            "wb"
+        ) as file:  # by a path, torch would put its name into the file: equal weights, equal bytes
+            torch.save({"model": weights, "config": settings}, file)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

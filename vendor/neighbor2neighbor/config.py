@@ -5,6 +5,7 @@ Source: Huang et al., "Neighbor2Neighbor", CVPR 2021, arXiv 2101.02824. Defaults
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from neighbor2neighbor.loss import ramp
@@ -67,12 +68,23 @@ class TrainingConfig:
         if self.crop_px <= 0 or self.crop_px % multiple:
             why = "" if self.stride == 1 else f" ({CROP_MULTIPLE_PX} times the stride {self.stride})"
             raise ValueError(f"crop_px must be a multiple of {multiple}{why}, got {self.crop_px}")
-        if self.learning_rate <= 0 or self.increase_ratio < 0 or self.seed < 0:
-            raise ValueError("learning_rate must be positive, increase_ratio and seed must not be negative")
+        self._check_schedule()
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must lie between 0 and 1, such as 0.999, got {self.ema}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision {self.precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
+
+    def _check_schedule(self) -> None:
+        for name in ("learning_rate", "gamma"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        if not 0 <= self.increase_ratio < math.inf or self.seed < 0:
+            raise ValueError(
+                "increase_ratio and seed must not be negative, and increase_ratio finite, "
+                f"got {self.increase_ratio} and {self.seed}"
+            )
+        if not all(0 <= milestone <= 1 for milestone in self.milestones):
+            raise ValueError(f"milestones are fractions of the run, 0 to 1, got {self.milestones}")
 
     @property
     def crop_multiple_px(self) -> int:
