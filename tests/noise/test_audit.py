@@ -78,6 +78,11 @@ def seen(make: Make, clean: list[Pixels]) -> list[NDArray[np.uint8]]:
     return [make(image, number).transpose(2, 0, 1) for number, image in enumerate(clean)]
 
 
+def _label(make: Make) -> str:
+    """The same in every process that collects the tests, unlike a function's own text."""
+    return "-".join(map(str, [make.func.__name__, *make.args])) if isinstance(make, partial) else make.__name__
+
+
 @pytest.mark.parametrize("name", ["gauss5", "gauss25", *PUBLISHED])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_white_noise_is_independent(name: str, stride: int) -> None:
@@ -105,7 +110,7 @@ def test_level_is_that_of_the_stored_noise(sigma_255: int, stored_255: float) ->
         demosaiced,
         sharpened,
     ],
-    ids=str,
+    ids=_label,
 )
 def test_correlated_noise_is_found(make: Make) -> None:
     for clean in (photographs(), cells()):
