@@ -96,7 +96,7 @@ def apply_denoiser(
     network = Network(denoiser, choose_device(device, processes), settings)
     work = _work(noisy, destination)
     probe(network, [work.source(name) for name in work.names[:100]])
-    identity = {**denoiser.identity, **settings.identity(), **_corrected(network, debias, work)}
+    identity = {**denoiser.identity, **settings.identity(), **_corrected(network, debias, work, skip_unreadable)}
     source = {"source": str(noisy.resolve()), **source_identity(noisy)}
     folder = OutputFolder(destination, "denoise apply", {**source, **identity})
     with joined(processes, torch.device("cpu")):
@@ -118,11 +118,12 @@ def _work(noisy: Path, destination: Path) -> Work:
     return Work(noisy, destination, names)
 
 
-def _corrected(network: Network, debias: str | None, work: Work) -> dict[str, Any]:
+def _corrected(network: Network, debias: str | None, work: Work, skip_unreadable: bool) -> dict[str, Any]:
     """Let the network undo the clipped noise's bias; what that is, for the manifest."""
     if debias is None:
         return {}
-    network.correction = correction = choose_debias(debias, work.noisy, network.restored, work.names)
+    correction = choose_debias(debias, work.noisy, network.restored, work.names, skip_unreadable=skip_unreadable)
+    network.correction = correction
     return correction.identity()
 
 
@@ -140,9 +141,9 @@ def _run(
     for _ in track(done, total=own, description="denoise apply") if progress else done:
         pass
     outcome = _together(_Outcome(runner.bad, own, runner.written, network.max_pixels))
-    if outcome.bad and not skip_unreadable:
-        raise failure_summary(outcome.bad, total=outcome.images)
     skipped = {error.path for error in outcome.bad}
+    if outcome.bad and (not skip_unreadable or len(skipped) == len(work.names)):
+        raise failure_summary(outcome.bad, total=outcome.images)
     if not missing and read_manifest(folder.path)["complete"]:
         return 0  # and what the manifest says of the earlier call stays
     if all(work.source(name) in skipped for name in work.missing()):

@@ -8,7 +8,7 @@ inverse of m brings its output back to x. It enlarges what errors the denoiser m
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dinov2_noise.denoise.images import read_rgb
 from dinov2_noise.denoise.noise_fit import fit_noise
+from dinov2_noise.errors import ImageError
 from dinov2_noise.files import MANIFEST_NAME, read_manifest
 from dinov2_noise.noise.clipping import stored
 from dinov2_noise.noise.models import FloatArray, PixelNoise, parse
@@ -56,7 +57,14 @@ class Debias:
         return torch.lerp(truth[above - 1], truth[above], share).to(denoised.dtype)
 
 
-def choose_debias(spec: str, noisy: Path, denoise: Callable[[Tensor], Tensor], names: Sequence[str]) -> Debias:
+def choose_debias(
+    spec: str,
+    noisy: Path,
+    denoise: Callable[[Tensor], Tensor],
+    names: Sequence[str],
+    *,
+    skip_unreadable: bool = False,
+) -> Debias:
     """The correction for a folder of noisy images; the same for the same folder and denoiser.
 
     Args:
@@ -65,10 +73,11 @@ def choose_debias(spec: str, noisy: Path, denoise: Callable[[Tensor], Tensor], n
         noisy: the folder.
         denoise: from ``(3, H, W)`` float in [0, 1] on the CPU, of any size, to the same on any device.
         names: relative paths of its images.
+        skip_unreadable: estimate the noise without the images that cannot be read.
 
     Raises:
         NoiseNameError: ``spec`` is no noise.
-        ImageError: an image cannot be read.
+        ImageError: an image cannot be read, without ``skip_unreadable``: mended later, it would give another estimate.
         DinoNoiseError: no noise model fits the images.
     """
     if spec != AUTO:
@@ -82,7 +91,7 @@ def choose_debias(spec: str, noisy: Path, denoise: Callable[[Tensor], Tensor], n
         return denoise(torch.from_numpy(image.astype(np.float32))).float().cpu().numpy()
 
     places = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_IMAGES)).round().astype(int))
-    found = fit_noise((_read(noisy / names[place]) for place in places), run)
+    found = fit_noise(_read_all([noisy / names[place] for place in places], skip_unreadable), run)
     print(f"debias: the noise of {noisy} is like {found.noise.name} (misfit {found.misfit:.4f})", file=sys.stderr)
     return Debias(found.noise)
 
@@ -94,6 +103,17 @@ def _noise_of_manifest(noisy: Path) -> PixelNoise | None:
             if manifest.get("command") == "add-noise":
                 return parse(manifest["parameters"]["noise"])
     return None
+
+
+def _read_all(paths: Sequence[Path], skip_unreadable: bool) -> Iterator[FloatArray]:
+    for path in paths:
+        try:
+            image = _read(path)
+        except ImageError:
+            if not skip_unreadable:
+                raise
+            continue
+        yield image
 
 
 def _read(path: Path) -> FloatArray:

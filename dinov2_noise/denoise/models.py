@@ -107,7 +107,7 @@ def _from_factory(spec: str, options: dict[str, Any]) -> Denoiser:
     try:
         json.dumps(options)  # they go into the manifest
         made = factory(**options)
-    except Exception as cause:  # a user's code may raise anything
+    except (Exception, SystemExit) as cause:  # a user's code may raise anything, and a script may end itself
         raise ConfigError(f"the model {call} could not be made: {type(cause).__name__}: {cause}") from cause
     if not isinstance(made, nn.Module):
         raise ConfigError(
@@ -131,7 +131,7 @@ def _find(spec: str) -> Callable[..., Any]:
         raise ConfigError(
             f"model {spec}: there is no module {cause.name}, neither in {os.getcwd()} nor installed"
         ) from cause
-    except Exception as cause:  # a user's code may raise anything
+    except (Exception, SystemExit) as cause:  # a user's code may raise anything, and a script may end itself
         raise ConfigError(f"model {spec}: importing {name} failed: {type(cause).__name__}: {cause}") from cause
     factory: Callable[..., Any] | None = getattr(module, attribute, None)
     if not callable(factory):

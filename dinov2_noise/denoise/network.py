@@ -73,7 +73,7 @@ class Network:
         correction: applied to what the network returns, clipped to [0, 1].
 
     Raises:
-        ConfigError: ``max_pixels`` is less than the smallest tile.
+        ConfigError: ``max_pixels`` is less than the smallest tile, or the denoiser's ``side_multiple_px`` is no size.
     """
 
     def __init__(self, denoiser: Denoiser, device: torch.device, settings: ApplySettings) -> None:
@@ -81,7 +81,10 @@ class Network:
         self.module = denoiser.module.to(device)
         self.device = device
         self.settings = settings
-        self.multiple_px = side_multiple_px(self.module)
+        try:
+            self.multiple_px = side_multiple_px(self.module)
+        except ValueError as cause:
+            raise ConfigError(f"denoiser {denoiser.label}: {cause}") from cause
         self.max_pixels = settings.max_pixels
         self.correction: Callable[[Tensor], Tensor] | None = None
         if self.max_pixels < smallest_pass(self.multiple_px):
@@ -121,8 +124,23 @@ class Network:
         batch = torch.stack(list(images))
         if self.device.type == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
+        return self._run(self._eight_bits, batch, sources).permute(0, 2, 3, 1).contiguous().cpu()
+
+    def restored(self, image: Tensor) -> Tensor:
+        """Denoise one image ``(3, H, W)``, float in [0, 1], without the correction: the same on the CPU, in [0, 1].
+
+        Raises:
+            DinoNoiseError: as for `denoise`.
+        """
+        height, width = image.shape[-2:]
+        output = self._run(
+            self.forward, self.pad(image)[None].to(self.device), ["an image of which the noise is fitted"]
+        )
+        return output[0, :, :height, :width].clamp(0, 1).cpu()
+
+    def _run(self, run: Callable[[Tensor], Tensor], batch: Tensor, sources: Sequence[Path | str]) -> Tensor:
         try:
-            output = self._within_memory(batch, sources)
+            return self._within_memory(run, batch, sources)
         except DenoiserOutputError as cause:
             raise DinoNoiseError(f"cannot denoise {sources[cause.index or 0]}: {cause}") from cause
         except Exception as cause:
@@ -131,20 +149,13 @@ class Network:
             raise DinoNoiseError(
                 f"denoiser {self.denoiser.label} cannot denoise {sources[0]}: {type(cause).__name__}: {cause}"
             ) from cause
-        return output.permute(0, 2, 3, 1).contiguous().cpu()
 
-    def restored(self, image: Tensor) -> Tensor:
-        """Denoise one image ``(3, H, W)``, float in [0, 1], without the correction: the same on the CPU, in [0, 1]."""
-        height, width = image.shape[-2:]
-        output = self.forward(self.pad(image)[None].to(self.device))
-        return output[0, :, :height, :width].clamp(0, 1).cpu()
-
-    def _within_memory(self, batch: Tensor, sources: Sequence[Path]) -> Tensor:
+    def _within_memory(self, run: Callable[[Tensor], Tensor], batch: Tensor, sources: Sequence[Path | str]) -> Tensor:
         """One pass; where memory does not suffice, with fewer pixels at a time, from then on."""
         before = self.max_pixels
         while True:
             try:
-                output = self._eight_bits(batch)
+                output = run(batch)
                 break
             except (RuntimeError, MemoryError) as cause:
                 if not is_out_of_memory(cause):
@@ -160,7 +171,7 @@ class Network:
             )
         return output
 
-    def _halve(self, pixels: int, sources: Sequence[Path], reason: str) -> None:
+    def _halve(self, pixels: int, sources: Sequence[Path | str], reason: str) -> None:
         smallest, used = smallest_pass(self.multiple_px), min(self.max_pixels, pixels)
         if used <= smallest:
             raise DinoNoiseError(

@@ -64,7 +64,7 @@ def fit_noise(images: Iterable[FloatArray], denoise: Callable[[FloatArray], Floa
         best = sensor
     if best.misfit > MAX_MISFIT:
         raise DinoNoiseError(
-            f"no noise model fits these images (the best, {best.noise.name}, misses by {best.misfit:.3f}, and up to "
+            f"no noise model fits these images (the best, {best.noise.name}, misses by {best.misfit:.4f}, and up to "
             f"{MAX_MISFIT} would do): name the noise if you know it, as in `--debias gauss100`, or leave out --debias"
         )
     return best

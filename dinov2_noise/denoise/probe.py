@@ -40,7 +40,7 @@ def probe(network: Network, sources: Sequence[Path]) -> None:
     crop = network.pad(image[:, :height, :width]).float() / 255
     label = network.denoiser.label
     try:
-        output, again = (network.forward(crop[None].to(network.device)) for _ in range(2))
+        output, again = (network.forward(crop[None].clone().to(network.device)) for _ in range(2))
     except Exception as cause:  # other people's modules may raise anything
         words = "" if isinstance(cause, DenoiserOutputError) else f"{type(cause).__name__}: "
         raise DinoNoiseError(

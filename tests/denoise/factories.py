@@ -54,6 +54,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "broken": lambda x: x * float("nan"),
     "broken where wide": lambda x: x * (float("nan") if x.shape[-1] > 64 else 1),
     "random": lambda x: x + 0.01 * torch.randn(x.shape, generator=GENERATOR),
+    "halved in place": lambda x: x.mul_(0.5),
     "failing": lambda x: x.view(7),
     "failing where wide": lambda x: x.view(7) if x.shape[-1] > 64 else x,
 }
@@ -61,6 +62,12 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def function(name: str) -> nn.Module:
     return Function(FUNCTIONS[name])
+
+
+def of_side(multiple_px: object) -> nn.Module:
+    module = Function(FUNCTIONS["halved in place"])
+    module.side_multiple_px = multiple_px  # type: ignore[assignment]
+    return module
 
 
 def missing_file() -> nn.Module:

@@ -223,3 +223,11 @@ def test_a_continued_folder_is_incomplete_until_it_is_done(make_images: Make, we
     with pytest.raises(ImageError, match=r"late\.png"):
         apply_denoiser(noisy, tmp_path / "denoised", weights=weights, progress=False)
     assert read_manifest(tmp_path / "denoised")["complete"] is False
+
+
+def test_a_folder_without_a_readable_image_is_an_error_even_when_such_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "noisy").mkdir()
+    (tmp_path / "noisy" / "a.png").write_bytes(b"not an image")
+    with pytest.raises(ImageError, match=r"a\.png"):
+        apply_denoiser(tmp_path / "noisy", tmp_path / "out", model=Identity(), skip_unreadable=True, **QUIET)
+    assert not read_manifest(tmp_path / "out")["complete"]

@@ -19,7 +19,7 @@ from torch import nn
 from dinov2_noise.data import build_index, make
 from dinov2_noise.denoise import apply_denoiser
 from dinov2_noise.denoise.models import load_denoiser, parse_options
-from dinov2_noise.errors import ConfigError, DinoNoiseError, OutputFolderError
+from dinov2_noise.errors import ConfigError, DinoNoiseError, ImageError, OutputFolderError
 from dinov2_noise.files import list_images, read_manifest
 
 QUIET: dict[str, Any] = {"device": "cpu", "progress": False}
@@ -85,6 +85,7 @@ def test_what_is_wrong_with_a_factory_is_said_before_anything_is_written(make_im
     noisy = make_images(tmp_path / "noisy", {"a.png": (64, 64)})
     (tmp_path / "half.py").write_text("import not_there\n")
     (tmp_path / "syntax.py").write_text("def f(:\n")
+    (tmp_path / "script.py").write_text("raise SystemExit\n")
     sys.path.append(str(tmp_path))
     wrong = {
         "factories": r"'factories' is not module:factory, such as",
@@ -92,7 +93,8 @@ def test_what_is_wrong_with_a_factory_is_said_before_anything_is_written(make_im
         "factories.deeper:mean": r"there is no module factories\.deeper",
         "half:mean": r"half needs not_there, which is not installed",
         "syntax:mean": r"importing syntax failed: SyntaxError",
-        "factories:median": r"factories has no function median; it has Mean, mean, Function, function, missing_file",
+        "script:mean": r"importing script failed: SystemExit",
+        "factories:median": r"factories has no function median; it has Mean, mean, Function, function, of_side, ",
         "factories:FUNCTIONS": r"has no function FUNCTIONS",
         "factories:missing_file": r"factories:missing_file\(\) could not be made: FileNotFoundError: no such file: dru",
         "factories:function": r"could not be made: TypeError: .*missing 1 required positional argument: 'name'",
@@ -103,6 +105,10 @@ def test_what_is_wrong_with_a_factory_is_said_before_anything_is_written(make_im
             apply_denoiser(noisy, tmp_path / "out", model_factory=spec, **QUIET)
     with pytest.raises(ConfigError, match=r"factories:mean\(size=3\) could not be made: TypeError"):
         apply_denoiser(noisy, tmp_path / "out", model_factory="factories:mean", model_options={"size": 3}, **QUIET)
+    for side in (0, "wide"):
+        options = {"multiple_px": side}
+        with pytest.raises(ConfigError, match=rf"side_multiple_px of a Function must be .* got {side!r}"):
+            apply_denoiser(noisy, tmp_path / "out", model_factory="factories:of_side", model_options=options, **QUIET)
     for arguments in ({}, {"model_factory": "factories:mean", "weights": tmp_path / "w.pth"}):
         with pytest.raises(ConfigError, match="either weights or a model"):
             apply_denoiser(noisy, tmp_path / "out", **arguments, **QUIET)  # type: ignore[arg-type]
@@ -147,6 +153,30 @@ def test_what_goes_wrong_later_names_the_image(make_images: Make, tmp_path: Path
     with pytest.raises(DinoNoiseError, match=message):
         apply_denoiser(noisy, tmp_path / "out", model_factory="factories:function", model_options=options, **QUIET)
     assert not read_manifest(tmp_path / "out")["complete"]
+
+
+@pytest.mark.parametrize("name", ["broken where wide", "failing where wide"])
+def test_what_goes_wrong_while_noise_is_fitted_is_one_error(make_images: Make, tmp_path: Path, name: str) -> None:
+    noisy = make_images(tmp_path / "noisy", {"a.png": (80, 80)})
+    (noisy / "0.png").write_bytes(b"unreadable")
+    arguments: dict[str, Any] = {"model_factory": "factories:function", "model_options": {"name": name}, **QUIET}
+    with pytest.raises(ImageError, match=r"0\.png"):
+        apply_denoiser(noisy, tmp_path / "out", debias="auto", **arguments)
+    with pytest.raises(DinoNoiseError, match="cannot denoise an image of which the noise is fitted: "):
+        apply_denoiser(noisy, tmp_path / "out", debias="auto", skip_unreadable=True, **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_denoiser_that_works_in_place_may_be_tiled(
+    make_images: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noisy = make_images(tmp_path / "noisy", {"a.png": (300, 260)})
+    arguments: dict[str, Any] = {"model_factory": "factories:function", **QUIET}
+    arguments["model_options"] = {"name": "halved in place"}
+    apply_denoiser(noisy, tmp_path / "out", max_pixels=192**2, **arguments)
+    halved = np.floor(np.asarray(Image.open(noisy / "a.png")) / 2 + 0.5)
+    assert np.abs(np.asarray(Image.open(tmp_path / "out" / "a.png")) - halved).max() <= 1  # a half may round down
+    assert "the second time" not in capsys.readouterr().err
 
 
 def test_other_weights_and_other_options_are_refused(make_images: Make, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from neighbor2neighbor.phases import Strided
 from neighbor2neighbor.unet import UNet
 
 _SHOWN = 5  # of each kind of difference
+_LONGEST_REASON = 160
 _PARALLEL_PREFIX = "module."  # torch.nn.DataParallel puts it before every name
 
 
@@ -86,7 +87,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as cause:
-        raise CheckpointMismatchError(f"{path} is not a file of weights that torch can read: {cause}") from cause
+        reason = str(cause).partition("\n")[0][:_LONGEST_REASON]  # torch adds advice that does not hold here
+        raise CheckpointMismatchError(f"{path} is not a file of weights that torch can read: {reason}") from cause
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         raise CheckpointMismatchError(f"{path} holds a {type(content).__name__}, not named weights")
     return content

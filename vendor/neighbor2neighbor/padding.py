@@ -16,8 +16,17 @@ PADDINGS = ("sides", "square")
 
 
 def side_multiple_px(model: nn.Module) -> int:
-    """What the sides of a network's input must be multiples of: its ``side_multiple_px``; 32 where it has none."""
-    return int(getattr(model, "side_multiple_px", SIDE_MULTIPLE_PX))
+    """What the sides of a network's input must be multiples of: its ``side_multiple_px``; 32 where it has none.
+
+    Raises:
+        ValueError: it is no whole number above 0.
+    """
+    multiple_px = getattr(model, "side_multiple_px", SIDE_MULTIPLE_PX)
+    if not isinstance(multiple_px, int) or multiple_px < 1:
+        raise ValueError(
+            f"side_multiple_px of a {type(model).__name__} must be a whole number, 1 or more, got {multiple_px!r}"
+        )
+    return multiple_px
 
 
 def padded_size(

@@ -95,7 +95,8 @@ def run_tiles(run: Callable[[Tensor], Tensor], images: Tensor, tiles: Tiles) -> 
     for row, top in enumerate(tiles.tops):
         strip = images.new_empty(0)
         for column, left in enumerate(tiles.lefts):
-            tile = run(images[..., top : top + tiles.height, left : left + tiles.width])
+            # A copy: a network that works in place would spoil what the next tile reads.
+            tile = run(images[..., top : top + tiles.height, left : left + tiles.width].clone())
             if column == 0:
                 strip = tile.new_empty(*tile.shape[:-1], images.shape[-1])
             _paste(strip, tile, column, tiles.lefts, tiles.blend_px, axis=-1)
