@@ -27,8 +27,9 @@ def draw(record: Path) -> None:
         figure, axes = plt.subplots(figsize=(7.6, 4.2), layout="constrained")
         steps = [point["step"] for point in points]
         for kind, (label, marker, colour) in KINDS.items():
-            values = [point["psnr_db"].get(kind) for point in points]
-            axes.plot(steps, values, marker=marker, color=colour, label=label)
+            measured = {point["step"]: point["psnr_db"][kind] for point in points if kind in point["psnr_db"]}
+            if measured:
+                axes.plot([*measured], [*measured.values()], marker=marker, color=colour, label=label)
         axes.axhline(PUBLISHED_DB, color=INK, linewidth=1)
         axes.axhspan(PUBLISHED_DB - MARGIN_DB, PUBLISHED_DB, color="#e5e7eb", zorder=0)
         axes.text(steps[0], PUBLISHED_DB + 0.05, "published, after 100 epochs: 32.08 dB", va="bottom", fontsize=10)
