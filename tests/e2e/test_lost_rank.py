@@ -167,7 +167,8 @@ def test_an_error_in_all_processes_blames_none(ranks: TwoRanks, arguments: Calla
         status, output = ranks.end_of(rank)
         assert status == 1
         assert "stops too" not in output
-        assert output.strip().splitlines()[-1].endswith("KeyError: 'vit_nothing'")
+        # Not always the last line: an interpreter that ends may add some about threads that are still there.
+        assert any(line.endswith("KeyError: 'vit_nothing'") for line in output.splitlines())
 
 
 def test_a_run_that_ends_in_order_loses_nobody(ranks: TwoRanks, arguments: Callable[..., list[str]]) -> None:
