@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dinov2_noise.decoding import load_rgb
 from dinov2_noise.denoise.device import choose_device
 from dinov2_noise.files import atomic_path, list_images, write_json
-from dinov2_noise.noise import load_rgb
 from neighbor2neighbor import Trainer, TrainingConfig, denoise_image, to_uint8
 
 MARKS = (100, 200, 350, 500, 700, 1000, 1500, 2000, 3000)  # then every 1000 steps, or a tenth of the run

@@ -31,10 +31,11 @@ from PIL import Image
 from quality_grid import draw_grid
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from dinov2_noise.decoding import load_rgb
 from dinov2_noise.denoise import apply_denoiser, train_denoiser
 from dinov2_noise.denoise.debias import Debias
 from dinov2_noise.files import atomic_path, list_images, write_json
-from dinov2_noise.noise import add_noise, load_rgb, parse
+from dinov2_noise.noise import add_noise, parse
 from neighbor2neighbor import to_uint8
 
 NOISES = "gauss25,gauss50,gauss100,gauss255,shot3,speckle1.0"

@@ -20,8 +20,9 @@ from PIL import Image
 from scipy.ndimage import convolve, gaussian_filter
 from skimage import data
 
+from dinov2_noise.decoding import load_rgb
 from dinov2_noise.files import list_images
-from dinov2_noise.noise import load_rgb, noisy_uint8, parse
+from dinov2_noise.noise import noisy_uint8, parse
 from dinov2_noise.noise.audit import correlation
 
 Pixels = NDArray[np.uint8]

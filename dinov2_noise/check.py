@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dinov2_noise.decoding import image_size, load_rgb
 from dinov2_noise.denoise.images import ImageFiles
 from dinov2_noise.errors import ImageError
 from dinov2_noise.files import list_images
 from dinov2_noise.noise.audit import NoiseCorrelation, correlation
-from dinov2_noise.noise.decode import image_size, load_rgb
 from dinov2_noise.noise.pool import run_jobs, worker_count
 from neighbor2neighbor.training import CROP_MULTIPLE_PX
 

@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dinov2_noise.data_cli import data_app
 from dinov2_noise.denoise_cli import denoise_app
 from dinov2_noise.errors import DinoNoiseError
 from dinov2_noise.evaluate_cli import evaluate_app
+from dinov2_noise.noise_cli import noise_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,12 +23,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Noise-robust self-supervised pretraining, as a plug-in for DINOv2.",
 )
+app.add_typer(data_app)
+app.add_typer(noise_app)
 app.add_typer(denoise_app, name="denoise")
 app.add_typer(evaluate_app, name="evaluate")
 console = Console()
 _INTERRUPTED = 130
-
-Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core.")]
 
 
 @app.command()
@@ -89,78 +91,6 @@ def weights(
         from dinov2_noise.upstream.backbone import build_backbone
 
         print(load_backbone(build_backbone(config), found).table())
-
-
-@app.command()
-def check(
-    data: Annotated[Path, typer.Argument(help="Folder of images, any depth.")],
-    workers: Workers = None,
-) -> None:
-    """Tell what is in a folder: sizes, unreadable files, the noise and whether a denoiser can be trained on it."""
-    from dinov2_noise.check import check_folder
-
-    found = check_folder(data, workers=workers)
-    for name, text in found.lines():
-        print(f"{name:16}{text}")
-    raise typer.Exit(0 if found.good else 1)
-
-
-@app.command()
-def index(
-    root: Annotated[Path, typer.Argument(help="Folder with train/<class>/… and val/<class>/….")],
-    extra: Annotated[Path | None, typer.Option(help="Where the metadata go; by default ROOT-extra.")] = None,
-) -> None:
-    """Write the ImageNet-style metadata that dataset strings need."""
-    from dinov2_noise.data import build_index
-
-    for split, count in build_index(root, extra).items():
-        print(f"{split}: {count} images")
-
-
-@app.command()
-def add_noise(
-    source: Annotated[Path, typer.Argument(help="Folder of clean images, any depth.")],
-    destination: Annotated[Path, typer.Argument(help="New folder for the noisy images (PNG).")],
-    noise: Annotated[str, typer.Option(help="For example gauss255, shot1, speckle0.4.")],
-    seed: Annotated[int, typer.Option(help="Base seed; 42 gives the published images.")] = 42,
-    workers: Workers = None,
-) -> None:
-    """Add one fixed noise realisation to every image of a folder."""
-    from dinov2_noise.noise import add_noise as run
-
-    count = run(source, destination, noise=noise, base_seed=seed, workers=workers)
-    print(f"{destination}: {count} images written")
-
-
-@app.command()
-def corrupt(
-    source: Annotated[Path, typer.Argument(help="Folder of clean images; of a root with val/, only that is read.")],
-    destination: Annotated[Path, typer.Argument(help="New folder; a cell goes to DESTINATION/fog/3/… (PNG).")],
-    corruptions: Annotated[
-        str, typer.Option(help="all (19), standard (15), extra (4), or names: fog,snow.")
-    ] = "standard",
-    severities: Annotated[str, typer.Option(help="1 (mild) to 5, separated by commas.")] = "1,2,3,4,5",
-    seed: Annotated[int, typer.Option(help="Base seed.")] = 42,
-    size: Annotated[str, typer.Option(help="Side of the centre crop in px, made first; full for none.")] = "224",
-    workers: Workers = None,
-    shard: Annotated[str, typer.Option(help="i/n: the i-th of n such commands that share the work.")] = "1/1",
-) -> None:
-    """Write the corruptions of ImageNet-C of every image of a folder."""
-    from dinov2_noise.files import parse_shard, read_manifest
-    from dinov2_noise.noise import corruptions as parts
-
-    names, levels = parts.parse_names(corruptions), parts.parse_severities(severities)
-    count = parts.corrupt_folder(
-        source,
-        destination,
-        [parts.Corruption(name, level) for name in names for level in levels],
-        base_seed=seed,
-        size_px=parts.parse_size(size),
-        workers=workers,
-        shard=parse_shard(shard),
-    )
-    rest = "" if read_manifest(destination)["complete"] else "; not complete yet: other shards are missing"
-    print(f"{destination}: {len(names) * len(levels)} corruptions of {count} images written{rest}")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})

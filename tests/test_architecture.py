@@ -21,6 +21,7 @@ PACKAGE = ROOT / "dinov2_noise"
 FLOW = [
     ["errors", "progress", "command_line", "cpu", "xformers_ops", "torchvision_ops"],
     ["files"],
+    ["decoding"],
     ["noise"],
     ["data"],
     ["denoise"],
@@ -32,7 +33,8 @@ FLOW = [
     ["upstream"],
     ["plugin", "launch"],
     ["slurm"],
-    ["doctor", "check", "demo", "recipes", "evaluate_cli", "denoise_cli"],
+    ["doctor", "check", "demo", "recipes"],
+    ["evaluate_cli", "denoise_cli", "noise_cli", "data_cli"],
     ["cli"],
     ["__main__"],
 ]

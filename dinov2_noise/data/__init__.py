@@ -1,7 +1,6 @@
 """Data: decoding, metadata of labelled folders, dataset strings, and the datasets behind them."""
 
 from dinov2_noise.data.datasets import DrawLike, NoisyImageFolder, NoisyImageNet, PairedImages, ViewLoader
-from dinov2_noise.data.decode import image_size, load_rgb
 from dinov2_noise.data.imagenet_c import CorruptedImageNet, StoredCell, find_cells
 from dinov2_noise.data.index import build_index, default_extra
 from dinov2_noise.data.pairs import PairedSource, check_pairs
@@ -30,8 +29,6 @@ __all__ = [
     "check_pairs",
     "default_extra",
     "find_cells",
-    "image_size",
-    "load_rgb",
     "make",
     "parse_dataset_string",
     "register_dataset",

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from dinov2_noise.data.decode import image_size, load_rgb
 from dinov2_noise.data.index import UNLABELLED, decode_path, default_extra, encode_paths
 from dinov2_noise.data.pairs import PairedSource, check_pairs, find_stem, find_twin, stem_of
 from dinov2_noise.data.strings import DatasetSpec, Transform, register_dataset
+from dinov2_noise.decoding import image_size, load_rgb
 from dinov2_noise.errors import DatasetStringError, MetadataError, MissingFolderError, PairError, PluginError
 from dinov2_noise.files import list_images
 from dinov2_noise.noise import noisy_uint8

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dinov2_noise.decoding import image_size
 from dinov2_noise.denoise.images import read_rgb
 from dinov2_noise.denoise.network import Network
 from dinov2_noise.errors import DinoNoiseError, ImageError, MissingFolderError
 from dinov2_noise.files import atomic_path, list_images
-from dinov2_noise.noise.decode import image_size
 from dinov2_noise.noise.folder import output_name
 
 _WINDOW_IMAGES = 128  # images of equal padded size are looked for among so many neighbours

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from dinov2_noise.data import DATASETS, PairedImages, parse_dataset_string
+from dinov2_noise.decoding import image_size, load_rgb
 from dinov2_noise.errors import DatasetStringError, MissingFolderError
 from dinov2_noise.files import MANIFEST_NAME, list_images, read_manifest, source_identity
-from dinov2_noise.noise.decode import image_size, load_rgb
 from dinov2_noise.noise.folder import output_name
 
 CACHE_BYTES = 2**30

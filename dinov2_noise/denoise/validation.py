@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dinov2_noise.data.pairs import find_twin
+from dinov2_noise.decoding import image_size
 from dinov2_noise.denoise.images import read_rgb
 from dinov2_noise.errors import PairError
 from dinov2_noise.files import list_images
-from dinov2_noise.noise.decode import image_size
 from neighbor2neighbor import denoise_image, to_uint8
 
 Denoise = Callable[[Tensor], Tensor]

@@ -1,6 +1,5 @@
 """Noise: names → models, image + seed → noisy image, folder → noisy folder."""
 
-from dinov2_noise.noise.decode import image_size, load_rgb
 from dinov2_noise.noise.folder import add_noise, output_name
 from dinov2_noise.noise.models import FAMILIES, Gaussian, NoiseModel, Shot, Speckle, parse
 from dinov2_noise.noise.seeding import DEFAULT_SEED, image_seed, noisy_uint8
@@ -14,8 +13,6 @@ __all__ = [
     "Speckle",
     "add_noise",
     "image_seed",
-    "image_size",
-    "load_rgb",
     "noisy_uint8",
     "output_name",
     "parse",

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dinov2_noise.decoding import load_rgb
 from dinov2_noise.errors import DinoNoiseError, ImageError, MissingFolderError, OutputFolderError
 from dinov2_noise.files import OutputFolder, atomic_path, list_images, require_outside
-from dinov2_noise.noise.decode import load_rgb
 from dinov2_noise.noise.models import NoiseModel, parse
 from dinov2_noise.noise.pool import failure_summary, run_jobs, worker_count
 from dinov2_noise.noise.seeding import DEFAULT_SEED, noisy_uint8

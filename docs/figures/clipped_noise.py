@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio
 
+from dinov2_noise.decoding import load_rgb
 from dinov2_noise.denoise.debias import Debias
 from dinov2_noise.files import list_images
-from dinov2_noise.noise import load_rgb, noisy_uint8, parse
+from dinov2_noise.noise import noisy_uint8, parse
 from dinov2_noise.noise.clipping import stored
 from dinov2_noise.report.figures import COLOURS, FAINT, LINE_STYLES, STYLE
 from neighbor2neighbor import denoise_image, load_checkpoint, to_uint8

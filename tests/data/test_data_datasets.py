@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dinov2_noise.data import NoisyImageFolder, NoisyImageNet, build_index, load_rgb, make
+from dinov2_noise.data import NoisyImageFolder, NoisyImageNet, build_index, make
+from dinov2_noise.decoding import load_rgb
 from dinov2_noise.errors import DatasetStringError, ImageError, MetadataError, MissingFolderError, PluginError
 from dinov2_noise.noise import add_noise
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dinov2_noise.decoding import load_rgb
 from dinov2_noise.errors import ConfigError, ImageError, MissingFolderError
 from dinov2_noise.files import OutputFolder, list_images, require_outside, source_identity
 from dinov2_noise.noise.corruptions.corruption import Corruption
 from dinov2_noise.noise.corruptions.image import STANDARD_SIZE_PX, corrupted_uint8, standard_crop
-from dinov2_noise.noise.decode import load_rgb
 from dinov2_noise.noise.folder import check_distinct_outputs, copy_labels, output_name, save_png
 from dinov2_noise.noise.pool import failure_summary, run_jobs, worker_count
 from dinov2_noise.noise.seeding import DEFAULT_SEED

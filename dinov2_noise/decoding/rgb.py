@@ -1,7 +1,4 @@
-"""Image files → 8-bit RGB, or an error that names the file.
-
-It stands in the first package of the data flow because everything that reads images needs it.
-"""
+"""Image files → 8-bit RGB, or an error that names the file."""
 
 from __future__ import annotations
 

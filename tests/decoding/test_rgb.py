@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dinov2_noise.data.decode import image_size, load_rgb
+from dinov2_noise.decoding import image_size, load_rgb
 from dinov2_noise.errors import ImageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
