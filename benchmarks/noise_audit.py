@@ -1,16 +1,25 @@
-"""How sure is the audit of noise? Prints its verdict for independent and for correlated noise on clean photographs.
+"""How sure is the audit of noise, and how fast is `dinov2-noise check`? Measured on clean photographs.
 
-Usage: python benchmarks/noise_audit.py [FOLDER]. Of each kind of noise: verdict, estimated level and largest
-autocorrelation, on the photographs in scikit-image, on 64-px cells of them, and on up to 64 images of FOLDER (clean);
-then the seconds of one audit. One to five minutes.
+Usage: python benchmarks/noise_audit.py [--only verdicts|levels|speed] [FOLDER …]. Each FOLDER holds clean images; the
+photographs in scikit-image, and 64-px cells of them, are always looked at. Prints
+
+verdicts  for independent and correlated noise: verdict, estimated level, largest autocorrelation; seconds of one audit
+levels    for known noise, estimated from noisy images alone: level, kind, bias and signal-to-noise ratio, beside the
+          true ones
+speed     images per second of `check` on each FOLDER with 1 and 2 processes, beside decoding alone, and peak memory
+
+One to five minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
-import sys
+import resource
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,16 +29,23 @@ from PIL import Image
 from scipy.ndimage import convolve, gaussian_filter
 from skimage import data
 
-from dinov2_noise.decoding import load_rgb
+from dinov2_noise.check import check
+from dinov2_noise.check.noise import Bias, NoiseFindings, at_intensities
+from dinov2_noise.decoding import load_pixels, load_rgb
 from dinov2_noise.files import list_images
 from dinov2_noise.noise import noisy_uint8, parse
 from dinov2_noise.noise.audit import correlation
+from dinov2_noise.noise.clipping import PoissonGaussian, stored
+from dinov2_noise.noise.models import PixelNoise
+from dinov2_noise.noise.pool import run_jobs
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 Make = Callable[[Pixels, int], Pixels]
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "immunohistochemistry", "retina", "rocket")
 PUBLISHED = ("gauss50", "gauss100", "gauss255", "shot10", "shot3", "shot1", "speckle0.4", "speckle0.7", "speckle1.0")
+LEVELS = ("gauss10", "gauss25", "gauss50", "gauss100", "gauss255", "shot100", "shot30", "shot10", "shot3", "shot1")
+LEVELS = (*LEVELS, "speckle0.1", "speckle0.4", "speckle0.7", "speckle1.0", "poissongauss100_8", "poissongauss30_20")
 STRONG = ("gauss25", "gauss50", "gauss100", "gauss255")
 CELL_PX, CROP_PX = 64, 384
 
@@ -88,19 +104,18 @@ def cases() -> Iterator[tuple[str, Make]]:
         yield f"{name} JPEG 95, full colour", partial(jpeg, 95, 0, name)
 
 
-def image_sets(folder: Path | None) -> dict[str, list[Pixels]]:
+def image_sets(folders: list[Path]) -> dict[str, list[Pixels]]:
     pictures = [getattr(data, name)()[:CROP_PX, :CROP_PX] for name in PHOTOGRAPHS]
     starts = range(0, CROP_PX - CELL_PX, 2 * CELL_PX)
     cells = [p[y : y + CELL_PX, x : x + CELL_PX] for p in pictures for y in starts for x in starts]
     sets = {"scikit-image": pictures, f"{CELL_PX}-px cells": [cell for cell in cells if cell.shape[0] == CELL_PX]}
-    if folder is not None:
+    for folder in folders:
         names = list_images(folder)
         sets[folder.name] = [np.asarray(load_rgb(folder / name)) for name in names[:: max(1, len(names) // 64)][:64]]
     return sets
 
 
-def main() -> None:
-    sets = image_sets(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+def verdicts(sets: dict[str, list[Pixels]]) -> None:
     print(f"{'noise':30}", *(f"{f'{name} ({len(images)})':28}" for name, images in sets.items()))
     seconds = 0.0
     for case, make in cases():
@@ -113,6 +128,94 @@ def main() -> None:
             row.append(f"{found.verdict:11} {found.sigma_255:5.1f} {max(found.autocorrelation.values()):+.2f}")
         print(f"{case:30}", *(f"{text:28}" for text in row), flush=True)
     print(f"longest audit: {seconds:.2f} s of one core")
+
+
+def levels(sets: dict[str, list[Pixels]]) -> None:
+    """From noisy images alone, and beside it the truth, from the clean ones."""
+    for name, images in sets.items():
+        print(f"{name} ({len(images)}): noise | level, true | kind | bias at 40, true | at 215, true | SNR dB, true")
+        with tempfile.TemporaryDirectory() as folder:
+            clean, noisy = Path(folder, "clean"), Path(folder, "noisy")
+            _save(clean, images)
+            for noise in LEVELS:
+                _save(noisy, [white(noise, image, number) for number, image in enumerate(images)])
+                found, exact = (check(noisy, clean=c, workers=1, progress=False).noise for c in (None, clean))
+                if found is not None and exact is not None:
+                    print(_level_row(noise, found, exact), flush=True)
+
+
+def _save(folder: Path, images: list[Pixels]) -> None:
+    folder.mkdir(exist_ok=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number}.png", compress_level=1)
+
+
+def _level_row(noise: str, found: NoiseFindings, exact: NoiseFindings) -> str:
+    if found.curve is None:
+        return f"{noise:11} too small"
+    grid = stored(parse(noise), np.linspace(0, 1, 513))
+    means, first = np.unique(grid.mean, return_index=True)
+    truth = np.interp(found.curve.mean_255 / 255, means, grid.std[first]) * 255
+    level = np.sqrt(np.average(truth**2, weights=found.curve.patches))
+    kind = "-" if found.kind is None else f"{found.kind.words}, {_closest(found.kind.fit.noise)}"
+    pairs = [_bias_at(bias, x) for x in (40, 215) for bias in (found.bias, exact.bias)]
+    snr = [f"{value:6.2f}" if value is not None else "     -" for value in (found.snr_db, exact.snr_db)]
+    return f"{noise:11} {found.curve.sigma_255:6.1f} {level:6.1f}  {kind:36} {' '.join(pairs)} {' '.join(snr)}"
+
+
+def _closest(noise: PixelNoise) -> str:
+    if not isinstance(noise, PoissonGaussian):
+        return noise.name
+    return f"{1 / noise.a:.3g} photons, {255 * noise.b**0.5:.3g}" if noise.a > 0 else f"{255 * noise.b**0.5:.3g}"
+
+
+def _bias_at(bias: Bias | None, intensity: float) -> str:
+    return "    -" if bias is None else f"{at_intensities([intensity], bias)[0]:+5.0f}"
+
+
+def speed(folders: list[Path]) -> None:
+    """Interleaved; best of three."""
+    for folder in folders:
+        names = list_images(folder)
+        best = dict.fromkeys(("decode, 1", "check, 1", "decode, 2", "check, 2"), float("inf"))
+        for _ in range(3):
+            for case in best:
+                workers = int(case[-1])
+                start = time.perf_counter()
+                if case.startswith("decode"):
+                    run_jobs(_Decode(folder), names, workers=workers, description=None)
+                else:
+                    check(folder, workers=workers, progress=False)
+                best[case] = min(best[case], time.perf_counter() - start)
+        rates = ", ".join(f"{case} process(es): {len(names) / seconds:.0f}/s" for case, seconds in best.items())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{folder.name} ({len(names)} images): {rates}; peak memory {peak:.0f} MiB")
+
+
+@dataclass(frozen=True)
+class _Decode:
+    """What any check has to do at least; picklable."""
+
+    root: Path
+
+    def __call__(self, name: str) -> None:
+        load_pixels(self.root / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--only", choices=("verdicts", "levels", "speed"))
+    arguments = parser.parse_args()
+    sets = image_sets(arguments.folders)
+    parts = {
+        "verdicts": lambda: verdicts(sets),
+        "levels": lambda: levels(sets),
+        "speed": lambda: speed(arguments.folders),
+    }
+    for name, part in parts.items():
+        if arguments.only in (None, name):
+            part()
 
 
 if __name__ == "__main__":

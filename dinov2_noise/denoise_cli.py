@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,8 +17,13 @@ denoise_app = typer.Typer(no_args_is_help=True, help="Train a self-supervised de
 
 _ELSEWHERE = ("gpus", "slurm", "nodes", "slurm_option")  # where a command runs, not what it does
 _SLURM_CPUS, _SLURM_MINUTES = 8, 24 * 60  # of a job, unless options say otherwise
+_JOB_NAME = "job.json"
 _NOT_SETTINGS = ("noisy", "output", "config", *_ELSEWHERE)  # of `denoise train`; all else may stand in its config file
 
+Range = Annotated[
+    str, typer.Option("--range", help="Which stored values are black and white: dtype, fixed:A,B, percentile:P,Q, …")
+]
+SkipBad = Annotated[int, typer.Option(help="Leave out so many images that cannot be read; the manifest lists them.")]
 Gpus = Annotated[int, typer.Option(help="Processes on this machine (under --slurm: on each), one per GPU.")]
 
 
@@ -65,6 +71,8 @@ def denoise_train(
         str | None, typer.Option(help="Folder of noisy images on which PSNR is measured; needs the next option.")
     ] = None,
     validation_clean: Annotated[str | None, typer.Option(help="Their clean versions; only for measuring.")] = None,
+    values: Range = "dtype",
+    skip_bad: SkipBad = 0,
     gpus: Gpus = 1,
     slurm: Annotated[bool, typer.Option("--slurm", help="Submit it as a SLURM job.")] = False,
     nodes: Annotated[int, typer.Option(help="Machines, under --slurm.")] = 1,
@@ -122,8 +130,10 @@ def denoise_apply(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read; the manifest lists them.")
+        bool, typer.Option("--skip-unreadable", help="Leave out all images that cannot be read, however many.")
     ] = False,
+    skip_bad: SkipBad = 0,
+    values: Range = "dtype",
     shard: Annotated[str, typer.Option(help="i/n: the i-th of n such commands that share the work.")] = "1/1",
     gpus: Gpus = 1,
 ) -> None:
@@ -134,6 +144,7 @@ def denoise_apply(
     if gpus > 1:
         _run_in_processes(context, gpus)
         return
+    from dinov2_noise.decoding import parse_range
     from dinov2_noise.denoise import apply_denoiser
     from dinov2_noise.denoise.models import parse_options
     from dinov2_noise.denoise.parallel import Processes
@@ -152,6 +163,8 @@ def denoise_apply(
         device=device,
         shard=part,
         skip_unreadable=skip_unreadable,
+        skip_bad=skip_bad,
+        values=parse_range(values),
     )
     if Processes.from_environment().is_first:
         rest = "" if read_manifest(destination)["complete"] else "; not complete yet: other shards are missing"
@@ -203,13 +216,15 @@ def _submit(context: typer.Context, output: Path, *, nodes: int, gpus: int, opti
     """Submit this command as a SLURM job; scripts and logs go beside ``output``, which may not hold foreign files.
 
     Raises:
-        LaunchError: there is no SLURM here, or ``sbatch`` refuses.
+        LaunchError: there is no SLURM here, a job for this output waits or runs, or ``sbatch`` refuses.
         ConfigError: an option is not of the form ``key=value``.
     """
+    from dinov2_noise.files import write_json
     from dinov2_noise.slurm import CommandJob, parse_options, require_slurm, submit_job
 
     require_slurm()
     folder = output.absolute().with_name(f"{output.absolute().name}-slurm")
+    _require_not_queued(folder / _JOB_NAME, output)
     parameters = {
         "job_name": f"denoise-{output.absolute().name}",
         "nodes": nodes,
@@ -220,7 +235,21 @@ def _submit(context: typer.Context, output: Path, *, nodes: int, gpus: int, opti
     }
     job = CommandJob(_run, arguments_again(context, without=_ELSEWHERE))
     number = submit_job(job, folder, parameters, parse_options(options), what="denoise train")
+    write_json(folder / _JOB_NAME, {"job_id": number})
     print(f"submitted as job {number}; logs: {folder}")
+
+
+def _require_not_queued(note: Path, output: Path) -> None:
+    from dinov2_noise.launch import LaunchError
+    from dinov2_noise.slurm import queued_ids
+
+    if not note.is_file():
+        return
+    number = str(json.loads(note.read_text(encoding="utf-8"))["job_id"])
+    if number in queued_ids():
+        raise LaunchError(
+            f"job {number} trains {output} already, or waits for it: let it end, or stop it with `scancel {number}`"
+        )
 
 
 def _run(arguments: Sequence[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +42,56 @@ class ImageError(DinoNoiseError, ValueError):
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[Path, str]]:
         return type(self), (self.path, str(self.cause))
+
+
+class WriteError(DinoNoiseError, OSError):
+    """A file cannot be written: the disk is full, the folder may not be written to, the path is impossible."""
+
+    def __init__(self, path: Path | str, cause: OSError) -> None:
+        super().__init__(cause.errno, cause.strerror)
+        self.path = Path(path)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        named = self.cause.filename
+        is_ours = named is None or self.path.parent.is_relative_to(Path(os.fsdecode(named)).parent)
+        advice = _WRITE_ADVICE.get(self.cause.errno or 0, "Mend that") if is_ours else "Mend that"
+        return (
+            f"cannot write {self.path}: {self._reason()}. {advice} and run the same command again: finished files are "
+            "kept"
+        )
+
+    def _reason(self) -> str:
+        """Without the name of the temporary file, or of a folder above, which tell nothing new."""
+        named = self.cause.filename
+        known = named is None or self.path.parent in (path := Path(os.fsdecode(named)), path.parent)
+        return self.cause.strerror if known and self.cause.strerror else str(self.cause)
+
+    def __reduce__(self) -> tuple[type[WriteError], tuple[Path, OSError]]:
+        return type(self), (self.path, self.cause)
+
+
+class BusyError(DinoNoiseError, RuntimeError):
+    """Another process is at the same work."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what} is being run by another process: wait for it, or end it first"
+
+
+_WRITE_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room on its disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Allow writing there"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "A part of this path is a file: choose another path"),
+    errno.ENAMETOOLONG: "Shorten the name",
+}
+
+
+class ShardError(DinoNoiseError, ValueError):
+    """A tar shard cannot be read, or its members make no data set."""
 
 
 class PairError(DinoNoiseError, ValueError):

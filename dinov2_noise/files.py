@@ -10,42 +10,43 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from dinov2_noise import __version__
 from dinov2_noise.errors import ConfigError, MissingFolderError, OutputFolderError
+from dinov2_noise.writing import atomic_path, flush_to_disk, remove_leftover, write_json
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MANIFEST_NAME",
+    "OutputFolder",
+    "atomic_path",
+    "flush_to_disk",
+    "is_finished",
+    "is_image_name",
+    "list_images",
+    "missing_outputs",
+    "parse_shard",
+    "read_manifest",
+    "remove_leftover",
+    "require_outside",
+    "source_identity",
+    "write_json",
+]
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_ARRAYS = (".npy", ".fits", ".fit", ".fts", ".fits.gz", ".dcm", ".dicom")
+IMAGE_SUFFIXES = _PICTURES + _ARRAYS
 MANIFEST_NAME = "manifest.json"
 
+# Metadata of ImageNet in DINOv2's format, which some keep beside the images.
+_METADATA = re.compile(r"(entries|paths|class-ids|class-names)-(TRAIN|VAL|TEST)\.npy")
 _SHARD = re.compile(r"(\d+)/(\d+)", re.ASCII)
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; it takes the final name only if the block succeeds.
-
-    The temporary name keeps the suffix (encoders look at it) and starts with a dot (listings skip it).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # No process number: the shards of a job may write one file at a time from machines with the same numbers.
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write ``content`` as indented JSON, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -73,12 +74,17 @@ def require_outside(destination: Path, source: Path) -> None:
 def list_images(root: Path, *, what: str = "image folder") -> list[str]:
     """Relative POSIX paths of all images below ``root``, sorted; hidden files and folders are skipped.
 
+    Links to folders are followed, except those that lead back to a folder above.
+
     Raises:
-        MissingFolderError: ``root`` does not exist, is not a folder, or holds no image.
+        MissingFolderError: ``root`` does not exist, is not a folder, or holds no image; or a folder cannot be read.
     """
     if not root.is_dir():
-        raise MissingFolderError(f"{what} {root} does not exist: check the path")
-    found = sorted(_walk(root, ""))
+        raise MissingFolderError(f"{what} {root} {'is a file' if root.exists() else 'does not exist'}: check the path")
+    try:
+        found = sorted(_walk(root, "", ()))
+    except OSError as cause:
+        raise MissingFolderError(f"{what} {root} cannot be read: {cause}") from cause
     if not found:
         raise MissingFolderError(
             f"{what} {root} holds no images (looked for {', '.join(IMAGE_SUFFIXES)}, in all folders below it)"
@@ -86,15 +92,72 @@ def list_images(root: Path, *, what: str = "image folder") -> list[str]:
     return found
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[str]:
+def _walk(folder: Path | str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """``above``: device and number of the folders on the way, by which a circle of links is known."""
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in above:
+        return
+    above = (*above, (status.st_dev, status.st_ino))
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+            if _is_folder(entry):
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", above)
+            elif is_image_name(entry.name):
                 yield prefix + entry.name
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not _METADATA.fullmatch(name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def is_finished(path: Path) -> bool:
+    """Whether an output is there: a file of size 0 is what a machine that lost its power may leave."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def missing_outputs(names: Sequence[str], folder: Path, output_name: Callable[[str], str]) -> list[str]:
+    """Those of ``names`` whose output is not in ``folder``, or is empty. Leftovers of killed processes are deleted.
+
+    One look at each folder, in constant memory where neighbours in ``names`` go to the same one.
+
+    Args:
+        names: in order.
+        folder: where the outputs go.
+        output_name: from a name to the path of its output, relative to ``folder``.
+    """
+    listing = lru_cache(maxsize=16)(partial(_finished_files, folder))
+
+    def is_missing(name: str) -> bool:
+        parent, _, own = output_name(name).rpartition("/")
+        return own not in listing(parent)
+
+    return [name for name in names if is_missing(name)]
+
+
+def _finished_files(root: Path, parent: str) -> frozenset[str]:
+    found: list[str] = []
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(root / parent) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                remove_leftover(Path(entry.path))
+                continue
+            with suppress(FileNotFoundError):
+                if entry.stat().st_size > 0:
+                    found.append(entry.name)
+    return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -117,9 +180,13 @@ class OutputFolder:
 
         Raises:
             OutputFolderError: it holds files of another command, other parameters, or no manifest at all.
+            WriteError: it cannot be written to.
         """
         if not self.check():
             self._write(complete=False, facts={})
+        for pattern in (".*.partial*", "*/.*.partial*"):
+            for path in self.path.glob(pattern):
+                remove_leftover(path)
 
     def check(self) -> bool:
         """Whether the folder is there, and ours to continue; creates nothing.

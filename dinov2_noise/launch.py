@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from dinov2_noise.files import write_json
 from dinov2_noise.upstream.lost_rank import LOST_RANK_STATUS
 
 _GRACE_S = 40.0  # torchrun gives its processes 30 s to end
+_STARTED_BY = "DINOV2_NOISE_STARTED_BY"  # number of the process that `run` a command
+_LOOK_S = 0.5
 
 
 class LaunchError(DinoNoiseError, RuntimeError):
@@ -103,7 +106,8 @@ def run(command: Sequence[str], *, environment: Mapping[str, str] | None = None,
     """
     with tempfile.TemporaryDirectory(prefix="dinov2-noise-") as folder:
         cause = Path(folder, "cause.json")
-        variables = {**(os.environ if environment is None else environment), "TORCHELASTIC_ERROR_FILE": str(cause)}
+        variables = dict(os.environ if environment is None else environment)
+        variables |= {"TORCHELASTIC_ERROR_FILE": str(cause), _STARTED_BY: str(os.getpid())}
         if log is None:
             status = _wait(command, variables, None)
         else:
@@ -211,11 +215,12 @@ def _in_foreground() -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """torchrun; tells the process that failed first on stderr and in the file ``TORCHELASTIC_ERROR_FILE``."""
+    """torchrun; tells the process that failed first in the file ``TORCHELASTIC_ERROR_FILE``, else on stderr."""
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    _end_with(os.environ.pop(_STARTED_BY, ""))
     try:
         torchrun.run(torchrun.parse_args(arguments))
     except SignalException as error:  # it has ended its processes
@@ -224,12 +229,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         cause = str(Failure(rank, failure.pid, failure.exitcode, _left_message(failure)))
-        print(f"\n{cause}", file=sys.stderr)
         path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-        if path:
-            write_json(Path(path), {"message": cause})
+        if path:  # who has started this one tells it; the process itself has told the whole
+            first, *more = cause.splitlines()
+            write_json(Path(path), {"message": f"{first} …" if more else first})
+        else:
+            print(f"\n{cause}", file=sys.stderr)
         return 1
     return 0
+
+
+def _end_with(starter: str) -> None:
+    """End in order when the process ``starter``, if it is the parent, was killed: given again, its command would meet
+    this one at work in the same folder.
+    """
+
+    def watch() -> None:
+        while str(os.getppid()) == starter:
+            time.sleep(_LOOK_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if str(os.getppid()) == starter:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _left_message(failure: Any) -> str:

@@ -12,19 +12,50 @@ noise_app = typer.Typer()
 Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core.")]
 
 
+def _list_noises(wanted: bool) -> None:
+    if wanted:
+        from dinov2_noise.noise.listing import print_noises
+
+        print_noises()
+        raise typer.Exit
+
+
 @noise_app.command()
 def add_noise(
     source: Annotated[Path, typer.Argument(help="Folder of clean images, any depth.")],
-    destination: Annotated[Path, typer.Argument(help="New folder for the noisy images (PNG).")],
-    noise: Annotated[str, typer.Option(help="For example gauss255, shot1, speckle0.4.")],
+    destination: Annotated[Path, typer.Argument(help="New folder for the noisy images.")],
+    noise: Annotated[str, typer.Option(help="For example gauss255, shot1, speckle0.4, poissongauss30_10, gauss5-50.")],
     seed: Annotated[int, typer.Option(help="Base seed; 42 gives the published images.")] = 42,
     workers: Workers = None,
+    image_format: Annotated[str, typer.Option("--format", help="png or webp (smaller, slower); no loss.")] = "png",
+    shard: Annotated[str, typer.Option(help="i/n: the i-th of n such commands that share the work.")] = "1/1",
+    skip_bad: Annotated[int, typer.Option(help="Leave out so many images that cannot be read.")] = 0,
+    values: Annotated[
+        str,
+        typer.Option("--range", help="Which stored values are black and white: dtype, fixed:A,B, percentile:P,Q, …"),
+    ] = "dtype",
+    list_noises: Annotated[
+        bool, typer.Option("--list", is_eager=True, callback=_list_noises, help="List all noises, and stop.")
+    ] = False,
 ) -> None:
     """Add one fixed noise realisation to every image of a folder."""
+    from dinov2_noise.decoding import parse_range
+    from dinov2_noise.files import parse_shard, read_manifest
     from dinov2_noise.noise import add_noise as run
 
-    count = run(source, destination, noise=noise, base_seed=seed, workers=workers)
-    print(f"{destination}: {count} images written")
+    count = run(
+        source,
+        destination,
+        noise=noise,
+        base_seed=seed,
+        workers=workers,
+        image_format=image_format,
+        shard=parse_shard(shard),
+        values=parse_range(values),
+        skip_bad=skip_bad,
+    )
+    rest = "" if read_manifest(destination)["complete"] else "; not complete yet: other shards are missing"
+    print(f"{destination}: {count} images written{rest}")
 
 
 @noise_app.command()
@@ -39,8 +70,14 @@ def corrupt(
     size: Annotated[str, typer.Option(help="Side of the centre crop in px, made first; full for none.")] = "224",
     workers: Workers = None,
     shard: Annotated[str, typer.Option(help="i/n: the i-th of n such commands that share the work.")] = "1/1",
+    skip_bad: Annotated[int, typer.Option(help="Leave out so many images that cannot be used.")] = 0,
+    values: Annotated[
+        str,
+        typer.Option("--range", help="Which stored values are black and white: dtype, fixed:A,B, percentile:P,Q, …"),
+    ] = "dtype",
 ) -> None:
     """Write the corruptions of ImageNet-C of every image of a folder."""
+    from dinov2_noise.decoding import parse_range
     from dinov2_noise.files import parse_shard, read_manifest
     from dinov2_noise.noise import corruptions as parts
 
@@ -53,6 +90,8 @@ def corrupt(
         size_px=parts.parse_size(size),
         workers=workers,
         shard=parse_shard(shard),
+        skip_bad=skip_bad,
+        values=parse_range(values),
     )
     rest = "" if read_manifest(destination)["complete"] else "; not complete yet: other shards are missing"
     print(f"{destination}: {len(names) * len(levels)} corruptions of {count} images written{rest}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import math
 import re
 import shutil
@@ -84,6 +85,21 @@ def submit_job(
         return str(executor.submit(job).job_id)
     except (FailedJobError, subprocess.CalledProcessError, ValueError) as cause:
         raise LaunchError(f"{what} could not be submitted: {cause}; mend it and start the command again") from cause
+
+
+def queued_ids() -> set[str]:
+    """Numbers of this user's jobs that wait or run; none where there is no SLURM.
+
+    Raises:
+        LaunchError: ``squeue`` fails.
+    """
+    if shutil.which("squeue") is None:
+        return set()
+    command = ["squeue", "--noheader", "--format=%i", f"--user={getpass.getuser()}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LaunchError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return set(done.stdout.split())
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:

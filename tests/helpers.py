@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
+
+import pytest
 
 _LAUNCHER_VARIABLES = ("MASTER_", "RANK", "WORLD_SIZE", "LOCAL_", "SLURM_", "SUBMITIT_")
 
@@ -31,6 +36,21 @@ def run_python(
         timeout=300,
         check=False,
     )
+
+
+@contextmanager
+def mounted(*arguments: str | Path) -> Iterator[None]:
+    """``mount ARGUMENTS`` in the block, of which the last is the place; the test is skipped where that is not allowed.
+
+    A process beside this one takes the mount away, also when this one is killed.
+    """
+    script = 'mount "$@" && echo done && cat; shift $(($# - 1)); umount --lazy "$1"'
+    command = ["sh", "-c", script, "sh", *map(str, arguments)]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        if process.stdout.readline() == "":
+            pytest.skip("mounting is not allowed here")
+        yield
 
 
 @dataclass(frozen=True)

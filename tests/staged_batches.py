@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.frequency import Crops, check_crops
+from dinov2_noise.curriculum.sections import LoaderConfig
 from dinov2_noise.curriculum.stages import build
 from dinov2_noise.upstream import runtime
 
@@ -25,7 +26,7 @@ STAGES = [
 ]
 
 
-def start() -> None:
+def start(augmentation: str = "upstream") -> None:
     """Make it the run of this process; one epoch of three iterations per stage."""
     from dinov2.configs import dinov2_default_config
 
@@ -39,7 +40,8 @@ def start() -> None:
     cfg = OmegaConf.merge(dinov2_default_config, own)
     crops = Crops.from_config(cfg)
     check_crops(config.stages, crops)
-    runtime.start(runtime.Run(cfg, config, build(config, LENGTH, crops)))
+    loader = LoaderConfig(augmentation)
+    runtime.start(runtime.Run(cfg, config, build(config, LENGTH, crops), loader=loader))
 
 
 def augmentation(**sizes: int) -> Any:

@@ -12,7 +12,7 @@ import pytest
 
 from dinov2_noise.curriculum.config import AnchorConfig, OptimOverrides, StageConfig, TeacherOverrides
 from dinov2_noise.curriculum.frequency import BlurPatchConfig, CropsConfig, GaussianPatchConfig, LowPassConfig
-from dinov2_noise.curriculum.sections import HealthConfig, StepConfig
+from dinov2_noise.curriculum.sections import HealthConfig, LoaderConfig, StepConfig
 from dinov2_noise.upstream import SEAMS
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +20,7 @@ PACKAGE = ROOT / "dinov2_noise"
 # Later ones may import earlier ones; those of one line not each other.
 FLOW = [
     ["errors", "progress", "command_line", "cpu", "xformers_ops", "torchvision_ops"],
+    ["writing"],
     ["files"],
     ["decoding"],
     ["noise"],
@@ -98,7 +99,7 @@ def test_every_config_field_is_read_somewhere() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
                 attributes.add(node.attr)
-    kinds = (StageConfig, AnchorConfig, StepConfig, HealthConfig)
+    kinds = (StageConfig, AnchorConfig, StepConfig, HealthConfig, LoaderConfig)
     images = (CropsConfig, LowPassConfig, GaussianPatchConfig, BlurPatchConfig)
     read = {field.name for kind in (*kinds, *images) for field in fields(kind)}
     assert read <= attributes

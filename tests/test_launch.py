@@ -86,7 +86,8 @@ def test_our_own_handlers_come_back() -> None:
 
 
 @pytest.mark.upstream
-def test_torchrun_ends_its_processes_with_us(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_torchrun_ends_its_processes_with_us(number: signal.Signals, tmp_path: Path) -> None:
     worker = (
         "import os, pathlib, time; "
         f"pathlib.Path({str(tmp_path)!r}, os.environ['RANK']).write_text(str(os.getpid())); time.sleep(60)"
@@ -97,14 +98,23 @@ def test_torchrun_ends_its_processes_with_us(tmp_path: Path) -> None:
         files, end = [tmp_path / "0", tmp_path / "1"], time.monotonic() + 60
         while not all(file.exists() and file.read_text() for file in files) and time.monotonic() < end:
             time.sleep(0.05)
-        process.terminate()
+        process.send_signal(number)
         try:
-            assert process.wait(30) == 143
+            assert process.wait(60) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
         finally:
             process.kill()
-    for file in files:
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(file.read_text()), 0)
+    end = time.monotonic() + (60 if number == signal.SIGKILL else 0)  # torchrun has to notice it
+    while any(map(_is_alive, files)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(_is_alive, files))
+
+
+def _is_alive(file: Path) -> bool:
+    try:
+        os.kill(int(file.read_text()), 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.upstream

@@ -7,7 +7,8 @@ and teaches to do with the low ones there. Such patches go back to R. Gontijo Lo
 Without Sacrificing Accuracy with Patch Gaussian Augmentation", 2019 (arXiv 1906.02611), where the square may hang over
 the image's edge. The blurred square is the counterpart, and ours.
 
-A patch holds no random state; a generator is an argument. Pictures are 8-bit RGB or grey, and stay so.
+A patch holds no random state; a generator is an argument. Pictures are 8-bit RGB or grey, and stay so; arrays of
+greater depth get the same draws and are rounded nowhere.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dinov2_noise.augment.pixels import pixels_uint8, rounded_uint8
+from dinov2_noise.augment.pixels import Picture, pixels_uint8, rounded_uint8
 
 # Standard deviations after which the Gaussian is cut off: 0.006 % of it lie beyond.
 TRUNCATE_SIGMAS = 4.0
+_WHITE = np.float32(255)
 
 
 class Placed(NamedTuple):
@@ -45,7 +47,7 @@ class Patch(ABC):
         """Sigma is drawn from U(0, maximum)."""
 
     @abstractmethod
-    def _worsened(self, square: NDArray[np.uint8], sigma: float, rng: np.random.Generator) -> NDArray[np.floating]:
+    def _worsened(self, square: NDArray[Any], sigma: float, rng: np.random.Generator) -> NDArray[np.floating]:
         """The pixels of the square (side, side[, 3]) made worse, on the 8-bit scale, not yet rounded."""
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Placed:
@@ -55,24 +57,37 @@ class Patch(ABC):
         left = int(rng.integers(0, width - side, endpoint=True))
         return Placed(top, left, side, float(rng.uniform(0.0, self._maximum)))
 
-    def apply(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def apply(self, image: Picture, rng: np.random.Generator) -> Picture:
         """A copy of ``image`` with one square worse; after the draws of `draw` come those of the noise, if any.
+
+        Args:
+            image: a picture, or (H, W, 3) floating point in [0, 1], of which a float32 copy comes back.
+            rng: asked for the same numbers by both.
 
         Raises:
             ValueError: the picture is neither 8-bit RGB nor grey.
         """
-        pixels = pixels_uint8(image)
+        if isinstance(image, Image.Image):
+            pixels = pixels_uint8(image)
+            square, sigma = self._drawn(pixels, rng)
+            square[...] = rounded_uint8(self._worsened(square, sigma, rng))
+            return Image.fromarray(pixels)
+        deep = image.astype(np.float32)
+        square, sigma = self._drawn(deep, rng)
+        square[...] = np.clip(self._worsened(square * _WHITE, sigma, rng) / _WHITE, 0, 1)
+        return deep
+
+    def _drawn(self, pixels: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[Any], float]:
+        """The square, a view of ``pixels``, and its sigma."""
         top, left, side, sigma = self.draw(pixels.shape[0], pixels.shape[1], rng)
-        square = pixels[top : top + side, left : left + side]
-        square[...] = rounded_uint8(self._worsened(square, sigma, rng))
-        return Image.fromarray(pixels)
+        return pixels[top : top + side, left : left + side], sigma
 
 
 @dataclass(frozen=True)
 class GaussianPatch(Patch):
     """Additive white Gaussian noise in a random square: y = clip(x + N(0, sigma^2), 0, 1), x in [0, 1].
 
-    Noise is independent per pixel and channel. The result is rounded to 8 bit.
+    Noise is independent per pixel and channel. Of a picture the result is rounded to 8 bit.
 
     Attributes:
         max_sigma: sigma is drawn from U(0, max_sigma), on [0, 1]; at least 0. Published: 0.5.
@@ -87,7 +102,7 @@ class GaussianPatch(Patch):
     def _maximum(self) -> float:
         return self.max_sigma
 
-    def _worsened(self, square: NDArray[np.uint8], sigma: float, rng: np.random.Generator) -> NDArray[np.floating]:
+    def _worsened(self, square: NDArray[Any], sigma: float, rng: np.random.Generator) -> NDArray[np.floating]:
         noise = rng.standard_normal(square.shape, dtype=np.float32)
         noisy: NDArray[np.floating] = square + np.float32(255 * sigma) * noise
         return noisy
@@ -98,7 +113,7 @@ class BlurPatch(Patch):
     """Gaussian blur of a random square, which sees nothing of the image around it (mirrored at its edges).
 
     A true Gaussian, sampled and cut off after four standard deviations, not the box blurs of Pillow's
-    ``GaussianBlur``. The result is rounded to 8 bit.
+    ``GaussianBlur``. Of a picture the result is rounded to 8 bit.
 
     Attributes:
         max_sigma_px: sigma is drawn from U(0, max_sigma_px), in pixels; at least 0.
@@ -113,7 +128,7 @@ class BlurPatch(Patch):
     def _maximum(self) -> float:
         return self.max_sigma_px
 
-    def _worsened(self, square: NDArray[np.uint8], sigma: float, rng: np.random.Generator) -> NDArray[np.floating]:
+    def _worsened(self, square: NDArray[Any], sigma: float, rng: np.random.Generator) -> NDArray[np.floating]:
         return gaussian_blur(square.astype(np.float32), sigma)
 
 

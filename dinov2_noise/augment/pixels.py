@@ -1,12 +1,22 @@
-"""8-bit pictures as arrays: what the augmentations of our own accept."""
+"""Pictures as arrays: what the augmentations of our own accept."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 MODES = ("L", "RGB")
+
+# A picture of 8 bits per channel, or its pixels: (H, W, 3), floating point in [0, 1] for greater depth, or uint8.
+Picture = Image.Image | NDArray[Any]
+
+
+def size_of(picture: Picture) -> tuple[int, int]:
+    """(width, height) in pixels."""
+    return picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
 
 
 def pixels_uint8(image: Image.Image) -> NDArray[np.uint8]:

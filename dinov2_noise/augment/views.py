@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from dinov2_noise.augment.low_pass import NYQUIST_CYCLES_PER_PX, low_pass
+from dinov2_noise.augment.pixels import Picture, size_of
 from dinov2_noise.augment.replay import rng_scope
 from dinov2_noise.errors import PairError
 
@@ -23,8 +25,8 @@ from dinov2_noise.errors import PairError
 class Views(NamedTuple):
     """What the student sees, and, where an anchor wants it, the denoised twin of equal size for the frozen teacher."""
 
-    main: Image.Image
-    twin: Image.Image | None
+    main: Picture
+    twin: Picture | None
 
 
 class LowPass(NamedTuple):
@@ -38,7 +40,7 @@ class LowPass(NamedTuple):
 class PatchLike(Protocol):
     """What makes a random part of an image worse."""
 
-    def apply(self, image: Image.Image, rng: np.random.Generator, /) -> Image.Image: ...
+    def apply(self, image: Picture, rng: np.random.Generator, /) -> Picture: ...
 
 
 class CropsLike(Protocol):
@@ -71,7 +73,8 @@ class CurriculumLike(Protocol):
 
 
 class DrawLike(Protocol):
-    """What the sampler yields: image, stage, place in the run, which image the student sees, and the iteration."""
+    """What the sampler yields: image, stage, place in the run, which image the student sees, the iteration, and the
+    epoch, how often the whole set has been drawn before."""
 
     @property
     def index(self) -> int: ...
@@ -83,13 +86,32 @@ class DrawLike(Protocol):
     def view(self) -> str: ...
     @property
     def iteration(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
 
 
 class ViewLoader(Protocol):
-    """Images by index, noisy and denoised."""
+    """Images by index, noisy and denoised.
+
+    See also `FreshLoader` and `DeepLoader`.
+    """
 
     def noisy(self, index: int, /) -> Image.Image: ...
     def denoised(self, index: int, /) -> Image.Image: ...
+
+
+class FreshLoader(Protocol):
+    """A loader with new noise each epoch; it is one if it has an attribute ``wants_epoch``, and that is true."""
+
+    def noisy(self, index: int, epoch: int, /) -> Image.Image: ...
+
+
+class DeepLoader(Protocol):
+    """A loader of images of more than 8 bits, (H, W, 3) float32 in [0, 1]; it is one if its attribute ``full_depth`` is
+    true. Its `noisy_pixels` takes an epoch as `FreshLoader`'s ``noisy`` does."""
+
+    def noisy_pixels(self, index: int, epoch: int | None = None, /) -> NDArray[np.float32]: ...
+    def denoised_pixels(self, index: int, /) -> NDArray[np.float32]: ...
 
 
 Transform = Callable[[Views], Mapping[str, Any]]
@@ -108,30 +130,48 @@ class ViewSource(ViewLoader, Protocol):
     def transform(self) -> Transform: ...
 
 
-def load_views(source: ViewLoader, index: int, view: str, *, needs_twin: bool) -> Views:
+def load_views(source: ViewLoader, index: int, view: str, *, needs_twin: bool, epoch: int = 0) -> Views:
     """The images of number ``index`` that are needed; no other is read.
 
     The twin of a denoised view is that view itself.
+
+    Args:
+        source: where the images are.
+        index: of the image.
+        view: which one the student sees, ``noisy`` or ``denoised``.
+        needs_twin: whether the denoised one is needed beside it.
+        epoch: how often the whole set has been drawn before, for noise that is new each time.
 
     Raises:
         PairError: the twins differ in size.
         ValueError: ``view`` is neither ``noisy`` nor ``denoised``.
     """
+    read_noisy, read_denoised = _readers(source)
     if view == "denoised":
-        denoised = source.denoised(index)
+        denoised = read_denoised(index)
         return Views(denoised, denoised if needs_twin else None)
     if view != "noisy":
         raise ValueError(f"view {view!r} is neither 'noisy' nor 'denoised'")
-    noisy = source.noisy(index)
+    is_fresh = getattr(source, "wants_epoch", False)
+    noisy = read_noisy(index, epoch) if is_fresh else read_noisy(index)
     if not needs_twin:
         return Views(noisy, None)
-    twin = source.denoised(index)
-    if twin.size != noisy.size:
+    twin = read_denoised(index)
+    size, twin_size = size_of(noisy), size_of(twin)
+    if twin_size != size:
         raise PairError(
-            f"image {index}: the noisy one is {noisy.size[0]}x{noisy.size[1]} px, "
-            f"its denoised twin {twin.size[0]}x{twin.size[1]} px. Was the denoised folder made from this noisy one?"
+            f"image {index}: the noisy one is {size[0]}x{size[1]} px, "
+            f"its denoised twin {twin_size[0]}x{twin_size[1]} px. Was the denoised folder made from this noisy one?"
         )
     return Views(noisy, twin)
+
+
+def _readers(source: ViewLoader) -> tuple[Callable[..., Picture], Callable[[int], Picture]]:
+    """Of the noisy and of the denoised images."""
+    if getattr(source, "full_depth", False):
+        deep = cast(DeepLoader, source)
+        return deep.noisy_pixels, deep.denoised_pixels
+    return source.noisy, source.denoised
 
 
 def sample_seed(seed: int, number: int, stream: int = 0) -> int:
@@ -199,7 +239,7 @@ class StagedViews:
             PairError: see `load_views`.
         """
         stage = self._curriculum.stages[draw.stage]
-        views = load_views(source, draw.index, draw.view, needs_twin=stage.needs_twin)
+        views = load_views(source, draw.index, draw.view, needs_twin=stage.needs_twin, epoch=draw.epoch)
         views = views._replace(main=self._patched(views.main, stage, draw))
         transform, sizes = source.transform, {}
         if stage.crops != self._curriculum.stages[-1].crops:
@@ -218,7 +258,7 @@ class StagedViews:
             "mask_seed": sample_seed(self._seed, draw.number, stream=1),
         }
 
-    def _patched(self, image: Image.Image, stage: StageLike, draw: DrawLike) -> Image.Image:
+    def _patched(self, image: Picture, stage: StageLike, draw: DrawLike) -> Picture:
         patches = stage.patches_at(draw.iteration)
         if patches:
             rng = np.random.default_rng(sample_seed(self._seed, draw.number, stream=3))

@@ -27,7 +27,8 @@ class Draw(NamedTuple):
 
     ``index``: image; ``stage``: index of the stage; ``number``: place in the run over all ranks, unique, the seed of
     the augmentation; ``view``: which of the two images the student sees, ``noisy`` or ``denoised``; ``iteration``: of
-    the run, where ramps within a stage are read.
+    the run, where ramps within a stage are read; ``epoch``: how often the whole set has been drawn before, which fresh
+    noise depends on (not the schedules' epoch, whose length is a setting).
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a draw
@@ -35,6 +36,7 @@ class Draw(NamedTuple):
     number: int
     view: str
     iteration: int
+    epoch: int = 0
 
 
 class CurriculumSampler(Sampler[Draw]):
@@ -97,7 +99,7 @@ class CurriculumSampler(Sampler[Draw]):
                 if epoch != data_epoch:
                     data_epoch, permutation = epoch, self._permutation(epoch)
                 view = self._view(stage, iteration, number)
-                yield Draw(int(permutation[offset]), stage.index, number, view, iteration)
+                yield Draw(int(permutation[offset]), stage.index, number, view, iteration, epoch)
             iteration += 1
 
     def _view(self, stage: Stage, iteration: int, number: int) -> str:

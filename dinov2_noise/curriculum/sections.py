@@ -1,4 +1,6 @@
-"""The config sections ``step:`` and ``health:``: how an optimizer step is computed, and what is watched meanwhile."""
+"""The config sections ``step:``, ``health:`` and ``loader:``: how an optimizer step is computed, what is watched
+meanwhile, and how images are made ready.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dinov2_noise.curriculum.strict import build_strict
+from dinov2_noise.curriculum.strict import build_strict, choose
 from dinov2_noise.errors import ConfigError
 
 
@@ -40,6 +42,20 @@ class HealthConfig:
     lost_rank_timeout_s: int = 45
 
 
+AUGMENTATIONS = ("fast", "upstream")
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How images are made ready.
+
+    ``augmentation``: ``fast``, the same random crops and changes computed in less time, equal within rounding to 8 bit
+    (see `dinov2_noise.augment.fast`), or ``upstream``, by the checkout's own code.
+    """
+
+    augmentation: str = "fast"
+
+
 def parse_step(section: Any, *, batch_size: int) -> StepConfig:
     """The checked section ``step:`` (None when it is absent).
 
@@ -65,6 +81,17 @@ def parse_health(section: Any) -> HealthConfig:
         value = getattr(config, name)
         if value < least:
             raise ConfigError(f"health.{name} is {value}: it must be at least {least}")
+    return config
+
+
+def parse_loader(section: Any) -> LoaderConfig:
+    """The checked section ``loader:`` (None when it is absent).
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or value.
+    """
+    config = build_strict(LoaderConfig, _plain(section), "loader")
+    choose(config.augmentation, AUGMENTATIONS, "loader.augmentation")
     return config
 
 

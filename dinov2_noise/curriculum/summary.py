@@ -11,7 +11,7 @@ from dinov2_noise.curriculum.config import AnchorConfig, CurriculumConfig, Stage
 from dinov2_noise.curriculum.frequency import UPSTREAMS_CROPS, Crops
 from dinov2_noise.curriculum.ramps import shown
 from dinov2_noise.curriculum.schedules import ScheduleSettings
-from dinov2_noise.curriculum.sections import StepConfig
+from dinov2_noise.curriculum.sections import LoaderConfig, StepConfig
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Setting:
     """What the config alone does not say of a run.
 
     ``n_images``: of the training set. ``batch_size``: images per step and process. ``world_size``: processes.
-    ``precision``, ``attention``: in words. ``crops``: of the whole config.
+    ``precision``, ``attention``: in words. ``crops``: of the whole config. ``augmentation``:
+    see `LoaderConfig`.
     """
 
     n_images: int
@@ -29,6 +30,7 @@ class Setting:
     precision: str
     attention: str
     crops: Crops = UPSTREAMS_CROPS
+    augmentation: str = LoaderConfig.augmentation
 
     @property
     def global_batch(self) -> int:
@@ -37,7 +39,14 @@ class Setting:
 
 
 def of_run(
-    cfg: Any, config: CurriculumConfig, step: StepConfig, *, n_images: int, world_size: int, attention: str
+    cfg: Any,
+    config: CurriculumConfig,
+    step: StepConfig,
+    loader: LoaderConfig,
+    *,
+    n_images: int,
+    world_size: int,
+    attention: str,
 ) -> str:
     """`describe` for upstream's merged config ``cfg``, once its scaling rule has set ``optim.lr``."""
     setting = Setting(
@@ -48,6 +57,7 @@ def of_run(
         precision=precision(cfg.compute_precision),
         attention=attention,
         crops=Crops.from_config(cfg),
+        augmentation=loader.augmentation,
     )
     return describe(config, ScheduleSettings.from_config(cfg), step, setting)
 
@@ -71,6 +81,7 @@ def describe(config: CurriculumConfig, settings: ScheduleSettings, step: StepCon
         rule = f"after the rule {setting.scaling_rule}"
         rows.append(("peak LR", f"{stages}: {of_stage.base_lr:g} in the config, {of_stage.lr:.3g} {rule}"))
     rows += [("precision", setting.precision), ("attention", setting.attention)]
+    rows.append(("augmentation", setting.augmentation))
     return "dinov2-noise: this run\n" + "\n".join(f"  {label:15}  {text}" for label, text in rows)
 
 

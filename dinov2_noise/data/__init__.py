@@ -1,15 +1,21 @@
 """Data: decoding, metadata of labelled folders, dataset strings, and the datasets behind them."""
 
-from dinov2_noise.data.datasets import DrawLike, NoisyImageFolder, NoisyImageNet, PairedImages, ViewLoader
+from dinov2_noise.data.datasets import DrawLike, PairedImages, ViewLoader
+from dinov2_noise.data.image_folder import NoisyImageFolder
+from dinov2_noise.data.image_net import NoisyImageNet
 from dinov2_noise.data.imagenet_c import CorruptedImageNet, StoredCell, find_cells
-from dinov2_noise.data.index import build_index, default_extra
+from dinov2_noise.data.index import build_index
+from dinov2_noise.data.metadata import default_extra
+from dinov2_noise.data.options import Subset
 from dinov2_noise.data.pairs import PairedSource, check_pairs
+from dinov2_noise.data.shards import ShardedImages
 from dinov2_noise.data.strings import (
     DATASETS,
     DatasetKind,
     DatasetSpec,
     make,
     parse_dataset_string,
+    refuse_fresh,
     register_dataset,
 )
 
@@ -23,7 +29,9 @@ __all__ = [
     "NoisyImageNet",
     "PairedImages",
     "PairedSource",
+    "ShardedImages",
     "StoredCell",
+    "Subset",
     "ViewLoader",
     "build_index",
     "check_pairs",
@@ -31,5 +39,6 @@ __all__ = [
     "find_cells",
     "make",
     "parse_dataset_string",
+    "refuse_fresh",
     "register_dataset",
 ]

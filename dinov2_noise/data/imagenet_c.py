@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinov2_noise.data.datasets import PairedImages
-from dinov2_noise.data.index import decode_path, encode_paths, read_labels
+from dinov2_noise.data.labels import read_labels
+from dinov2_noise.data.metadata import decode_path, encode_paths
 from dinov2_noise.data.strings import register_dataset
 from dinov2_noise.errors import ConfigError, MetadataError, MissingFolderError
 from dinov2_noise.files import MANIFEST_NAME, list_images, read_manifest

@@ -1,26 +1,30 @@
 """Dataset strings: ``ImageNet:split=TRAIN:root=R:extra=E:denoised=D:noise=gauss255,seed=42`` → a dataset.
 
-For evaluation, ``corruption=fog/3[,seed=42][,size=224]`` may stand in the place of ``denoised=``.
+For evaluation, ``corruption=fog/3[,seed=42][,size=224]`` may stand in the place of ``denoised=``. How the values of
+``noise``, ``corruption``, ``range`` and ``subset`` are written is in `dinov2_noise.data.options`.
 
 All names of datasets are in :data:`DATASETS`; :func:`register_dataset` adds one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
-from dinov2_noise.errors import DatasetStringError
-from dinov2_noise.noise import DEFAULT_SEED, NoiseModel, parse
-from dinov2_noise.noise.corruptions import STANDARD_SIZE_PX, Corruption, parse_corruption
+from dinov2_noise.data.options import Subset, optional_path, spec_options
+from dinov2_noise.decoding import DTYPE_RANGE, ValueRange
+from dinov2_noise.errors import DatasetStringError, MissingFolderError
+from dinov2_noise.noise import DEFAULT_SEED, NoiseModel
+from dinov2_noise.noise.corruptions import STANDARD_SIZE_PX, Corruption
 
 SPLITS = ("TRAIN", "VAL", "TEST")
 USUAL_KEYS = ("split", "root", "extra", "denoised", "noise", "corruption")
-KEYS = (*USUAL_KEYS, "classes")
+KEYS = (*USUAL_KEYS, "classes", "range", "depth", "subset", "labels", "list")
 
 Transform = Callable[[Any], Any]
 
@@ -37,11 +41,17 @@ class DatasetSpec:
         denoised: root of the denoised twins, for paired views.
         noise: added on the fly to the images of ``root``.
         noise_seed: base seed of that noise.
+        noise_mode: ``fixed``, one realisation per image for ever, or ``fresh``, a new one each epoch.
         corruption: applied on the fly, after the noise.
         corruption_seed: base seed of that corruption.
         corruption_size: side in pixels of ImageNet-C's centre crop, which is made before corrupting (see
             `standard_crop`); None leaves the image its size.
         known_classes_only: leave out images of classes that the metadata in ``extra`` do not have (``classes=known``).
+        values: which stored values are black and white, where files have more than 8 bits.
+        full_depth: samples have the files' full depth, not 8 bits (``depth=full``).
+        subset: the part of the images that is used; None means all.
+        class_folders: images have the class of their first folder below ``root`` (``labels=folders``).
+        list_file: text file of the images below ``root``, in the place of a listing.
     """
 
     name: str
@@ -55,6 +65,22 @@ class DatasetSpec:
     corruption_seed: int = DEFAULT_SEED
     corruption_size: int | None = STANDARD_SIZE_PX
     known_classes_only: bool = False
+    noise_mode: str = "fixed"
+    values: ValueRange = DTYPE_RANGE
+    full_depth: bool = False
+    subset: Subset | None = None
+    class_folders: bool = False
+    list_file: Path | None = None
+
+    def chosen_by(self) -> dict[str, str]:
+        """SHA-256 of the files that choose the images, ``subset_sha256`` and ``list_sha256``: their paths do not tell
+        what is in them.
+
+        Raises:
+            MissingFolderError: there is no such file.
+        """
+        files = {"subset": self.subset.file if self.subset else None, "list": self.list_file}
+        return {f"{key}_sha256": _sha256(path) for key, path in files.items() if path is not None}
 
 
 DatasetFactory = Callable[[DatasetSpec, Transform | None, Transform | None], Dataset[Any]]
@@ -99,7 +125,7 @@ def parse_dataset_string(text: str) -> DatasetSpec:
 
     Raises:
         DatasetStringError: the name, a key, the split or an option is unknown, or a key is missing or given twice, or
-            ``denoised`` and ``corruption`` are both given.
+            ``denoised`` or ``depth`` and ``corruption`` are both given.
         NoiseNameError: the value of ``noise`` is no noise, or that of ``corruption`` no corruption.
     """
     name, *tokens = text.split(":")
@@ -117,31 +143,64 @@ def parse_dataset_string(text: str) -> DatasetSpec:
         raise DatasetStringError(
             f"denoised= and corruption= in {text!r}: pairs are for training, corruptions for evaluation; take one out"
         )
-    if values.get("classes", "known") != "known":
-        raise DatasetStringError(f"classes={values['classes']} in {text!r}: the only value is known")
-    noise, seed = _parse_noise(text, values.get("noise"))
+    if "depth" in values and "corruption" in values:
+        raise DatasetStringError(
+            f"depth=full and corruption= in {text!r}: the corruptions are made for 8-bit pictures; take one out"
+        )
     return DatasetSpec(
         name=name,
         root=Path(values["root"]).expanduser(),
         split=values.get("split"),
-        extra=_optional_path(values, "extra"),
-        denoised=_optional_path(values, "denoised"),
-        noise=noise,
-        noise_seed=seed,
-        known_classes_only="classes" in values,
-        **_parse_corruption(text, values.get("corruption")),
+        extra=optional_path(values, "extra"),
+        denoised=optional_path(values, "denoised"),
+        list_file=optional_path(values, "list"),
+        **spec_options(text, values),
     )
 
 
-def make(text: str, transform: Transform | None = None, target_transform: Transform | None = None) -> Dataset[Any]:
+def make(
+    text: str,
+    transform: Transform | None = None,
+    target_transform: Transform | None = None,
+    *,
+    knows_epoch: bool = False,
+) -> Dataset[Any]:
     """The dataset that ``text`` describes.
 
+    Args:
+        text: the dataset string.
+        transform, target_transform: of its samples.
+        knows_epoch: whether it will be read through the draws of the curriculum's sampler; without them there is no
+            fresh noise.
+
     Raises:
-        DinoNoiseError: ``text`` cannot be parsed (see :func:`parse_dataset_string`), or folders, metadata or denoised
-            twins are missing.
+        DinoNoiseError: ``text`` cannot be parsed (see :func:`parse_dataset_string`), folders, metadata or denoised
+            twins are missing, or fresh noise is asked for where nothing tells the epoch.
     """
     spec = parse_dataset_string(text)
+    if not knows_epoch:
+        refuse_fresh(spec)
     return DATASETS[spec.name].factory(spec, transform, target_transform)
+
+
+def refuse_fresh(spec: DatasetSpec) -> None:
+    """Check that the noise is the same each time an image is read.
+
+    Raises:
+        DatasetStringError: it is not.
+    """
+    if spec.noise is not None and spec.noise_mode == "fresh":
+        raise DatasetStringError(
+            f"noise={spec.noise.name},mode=fresh on {spec.root}: fresh noise needs the epoch, which only training with "
+            "a curriculum section tells. Evaluations, the denoiser and training without curriculum take mode=fixed: "
+            "real noise does not change from epoch to epoch, and denoised twins belong to the fixed realisation"
+        )
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise MissingFolderError(f"file {path} does not exist: check the path")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _parse_tokens(text: str, tokens: Sequence[str], kind: DatasetKind) -> dict[str, str]:
@@ -159,42 +218,3 @@ def _parse_tokens(text: str, tokens: Sequence[str], kind: DatasetKind) -> dict[s
             raise DatasetStringError(f"key {key!r} stands twice in {text!r}: give each of {valid} at most once")
         values[key] = value
     return values
-
-
-def _parse_noise(text: str, value: str | None) -> tuple[NoiseModel | None, int]:
-    if value is None:
-        return None, DEFAULT_SEED
-    name, comma, option = value.partition(",")
-    if not comma:
-        return parse(name), DEFAULT_SEED
-    key, _, seed = option.partition("=")
-    if key != "seed" or not _is_integer(seed):
-        raise DatasetStringError(f"noise={value} in {text!r}: write noise=NAME or noise=NAME,seed=INTEGER")
-    return parse(name), int(seed)
-
-
-def _parse_corruption(text: str, value: str | None) -> dict[str, Any]:
-    if value is None:
-        return {}
-    label, *options = value.split(",")
-    given = dict(option.partition("=")[::2] for option in options)
-    seed, size = given.get("seed", str(DEFAULT_SEED)), given.get("size", str(STANDARD_SIZE_PX))
-    is_size = size == "full" or (size.isascii() and size.isdigit() and int(size) > 0)
-    if len(given) < len(options) or not {*given} <= {"seed", "size"} or not _is_integer(seed) or not is_size:
-        raise DatasetStringError(
-            f"corruption={value} in {text!r}: write corruption=NAME/SEVERITY, then, where wanted, ,seed=INTEGER and "
-            ",size=PIXELS or ,size=full"
-        )
-    return {
-        "corruption": parse_corruption(label),
-        "corruption_seed": int(seed),
-        "corruption_size": None if size == "full" else int(size),
-    }
-
-
-def _is_integer(text: str) -> bool:
-    return text.isascii() and text.removeprefix("-").isdigit()
-
-
-def _optional_path(values: Mapping[str, str], key: str) -> Path | None:
-    return Path(values[key]).expanduser() if key in values else None

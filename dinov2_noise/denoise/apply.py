@@ -10,26 +10,26 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
+from dinov2_noise.decoding import DTYPE_RANGE, ValueRange
 from dinov2_noise.denoise.batches import Runner, Work
 from dinov2_noise.denoise.debias import choose_debias
 from dinov2_noise.denoise.device import choose_device
-from dinov2_noise.denoise.models import load_denoiser
+from dinov2_noise.denoise.models import Denoiser, load_denoiser
 from dinov2_noise.denoise.network import ApplySettings, Network
 from dinov2_noise.denoise.parallel import Processes, joined
 from dinov2_noise.denoise.probe import probe
 from dinov2_noise.errors import ConfigError, ImageError
 from dinov2_noise.files import OutputFolder, list_images, read_manifest, require_outside, source_identity
 from dinov2_noise.noise.folder import check_distinct_outputs, copy_labels
-from dinov2_noise.noise.pool import failure_summary
+from dinov2_noise.noise.pool import check_failures, complete_folder, require_skip_bad
 from dinov2_noise.progress import track
 from neighbor2neighbor.tiles import MAX_PIXELS
 
 
 class _Outcome(NamedTuple):
-    """Of a process, or of all: what could not be read, images to do and written, pixels per pass in the end."""
+    """Of a process, or of all: what could not be read, images written, pixels per pass in the end."""
 
     bad: list[ImageError]
-    images: int
     written: int
     max_pixels: int
 
@@ -50,6 +50,8 @@ def apply_denoiser(
     device: str = "auto",
     shard: tuple[int, int] = (1, 1),
     skip_unreadable: bool = False,
+    skip_bad: int = 0,
+    values: ValueRange = DTYPE_RANGE,
     progress: bool = True,
 ) -> int:
     """Denoise all images of a folder into PNG files of the same relative names; ``labels.txt`` comes along.
@@ -74,33 +76,39 @@ def apply_denoiser(
         debias: a noise such as ``gauss255``, or ``auto``: undo the contrast that clipped noise takes away.
         batch_size: at most so many images at once; default: 16 on a GPU, up to 65,536 pixels on a CPU.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        shard: (i, n), i from 1: do only this part; the folder is complete when no image is missing. (After shards that
-            skipped images, run once without shards.)
-        skip_unreadable: leave out images that cannot be read instead of failing at the end.
+        shard: (i, n), i from 1: do only this part; the folder is complete when no image is missing.
+        skip_unreadable: leave out all images that cannot be read instead of failing at the end.
+        skip_bad: leave out so many of them; the manifest lists them as ``skipped``.
+        values: which stored values are black and white; those that the weights were trained on.
         progress: show a bar.
 
     Returns:
         Number of images written by this call, in all its processes.
 
     Raises:
-        ConfigError, CheckpointError, MissingFolderError: wrong arguments, weights or folder.
+        ConfigError, CheckpointError, MissingFolderError: wrong arguments, weights or folder; or the weights were
+            trained on other values for black and white.
         OutputFolderError: ``destination`` holds other results, lies inside ``noisy``, or two images would collide.
-        ImageError: images cannot be read; raised after all others are done.
+        ImageError: more images than allowed cannot be read; raised after all others are done, in the first process.
         DinoNoiseError: the denoiser fails, returns another shape or range, or values that are not finite; an image
-            does not fit into memory in the smallest tiles; a file cannot be written.
+            does not fit into memory in the smallest tiles. WriteError: a file cannot be written.
     """
+    require_skip_bad(skip_bad)
+    noisy = noisy.resolve()
     settings = ApplySettings(padding, MAX_PIXELS if max_pixels is None else max_pixels, precision, batch_size)
     processes = Processes.from_environment()
     part = _part(shard, processes)
     denoiser = load_denoiser(weights, model, model_factory, model_options)
+    _require_same_range(denoiser, values)
     network = Network(denoiser, choose_device(device, processes), settings)
-    work = _work(noisy, destination)
-    probe(network, [work.source(name) for name in work.names[:100]])
-    identity = {**denoiser.identity, **settings.identity(), **_corrected(network, debias, work, skip_unreadable)}
-    source = {"source": str(noisy.resolve()), **source_identity(noisy)}
+    work = _work(noisy, destination, values)
+    may_skip = len(work.names) if skip_unreadable else skip_bad
+    probe(network, [work.source(name) for name in work.names[:100]], values)
+    identity = {**denoiser.identity, **settings.identity(), **_corrected(network, debias, work, may_skip > 0)}
+    source = {"source": str(noisy), **source_identity(noisy), **values.parameter()}
     folder = OutputFolder(destination, "denoise apply", {**source, **identity})
     with joined(processes, torch.device("cpu")):
-        return _run(work, folder, network, part, skip_unreadable, progress and processes.is_first)
+        return _run(work, folder, network, part, may_skip, processes.is_first, progress)
 
 
 def _part(shard: tuple[int, int], processes: Processes) -> tuple[int, int]:
@@ -111,24 +119,40 @@ def _part(shard: tuple[int, int], processes: Processes) -> tuple[int, int]:
     return (number - 1) * processes.world_size + processes.rank + 1, count * processes.world_size
 
 
-def _work(noisy: Path, destination: Path) -> Work:
+def _require_same_range(denoiser: Denoiser, values: ValueRange) -> None:
+    if denoiser.values not in (None, values.name):
+        raise ConfigError(
+            f"{denoiser.label} was trained on images read with range {denoiser.values}, and they would be read with "
+            f"{values.name}: add --range {denoiser.values}, or train on {values.name}"
+        )
+
+
+def _work(noisy: Path, destination: Path, values: ValueRange) -> Work:
     names = list_images(noisy, what="noisy folder")
     require_outside(destination, noisy)
     check_distinct_outputs(names)
-    return Work(noisy, destination, names)
+    return Work(noisy, destination, names, values)
 
 
 def _corrected(network: Network, debias: str | None, work: Work, skip_unreadable: bool) -> dict[str, Any]:
     """Let the network undo the clipped noise's bias; what that is, for the manifest."""
     if debias is None:
         return {}
-    correction = choose_debias(debias, work.noisy, network.restored, work.names, skip_unreadable=skip_unreadable)
+    correction = choose_debias(
+        debias, work.noisy, network.restored, work.names, skip_unreadable=skip_unreadable, values=work.values
+    )
     network.correction = correction
     return correction.identity()
 
 
 def _run(
-    work: Work, folder: OutputFolder, network: Network, part: tuple[int, int], skip_unreadable: bool, progress: bool
+    work: Work,
+    folder: OutputFolder,
+    network: Network,
+    part: tuple[int, int],
+    may_skip: int,
+    is_first: bool,
+    progress: bool,
 ) -> int:
     folder.open()
     missing = work.missing()
@@ -138,18 +162,30 @@ def _run(
     runner, windows = Runner(work, missing, network), work.windows(part)
     own = sum(len(window) for window in windows)
     done = runner.run(windows)
-    for _ in track(done, total=own, description="denoise apply") if progress else done:
+    for _ in track(done, total=own, description="denoise apply") if progress and is_first else done:
         pass
-    outcome = _together(_Outcome(runner.bad, own, runner.written, network.max_pixels))
-    skipped = {error.path for error in outcome.bad}
-    if outcome.bad and (not skip_unreadable or len(skipped) == len(work.names)):
-        raise failure_summary(outcome.bad, total=outcome.images)
-    if not missing and read_manifest(folder.path)["complete"]:
-        return 0  # and what the manifest says of the earlier call stays
-    if all(work.source(name) in skipped for name in work.missing()):
-        reduced = {} if outcome.max_pixels == network.settings.max_pixels else {"max_pixels": outcome.max_pixels}
-        folder.close(images=len(work.names) - len(skipped), skipped=sorted(map(str, skipped)), **reduced)
+    outcome = _together(_Outcome(runner.bad, runner.written, network.max_pixels))
+    if is_first:  # one process tells of bad images, and completes the folder
+        _close(work, folder, outcome, may_skip, bool(missing), network.settings.max_pixels)
     return outcome.written
+
+
+def _close(
+    work: Work, folder: OutputFolder, outcome: _Outcome, may_skip: int, had_missing: bool, max_pixels: int
+) -> None:
+    check_failures(outcome.bad, total=len(work.names), skip_bad=may_skip)
+    if not had_missing and read_manifest(folder.path)["complete"]:
+        return  # and what the manifest says of the earlier call stays
+    complete_folder(
+        folder,
+        work.fault,
+        work.noisy,
+        missing=sorted(work.missing()),
+        failures=outcome.bad,
+        total=len(work.names),
+        skip_bad=may_skip,
+        **({} if outcome.max_pixels == max_pixels else {"max_pixels": outcome.max_pixels}),
+    )
 
 
 def _together(own: _Outcome) -> _Outcome:
@@ -160,7 +196,6 @@ def _together(own: _Outcome) -> _Outcome:
     dist.all_gather_object(outcomes, own)
     return _Outcome(
         [error for outcome in outcomes for error in outcome.bad],
-        sum(outcome.images for outcome in outcomes),
         sum(outcome.written for outcome in outcomes),
         min(outcome.max_pixels for outcome in outcomes),
     )

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dinov2_noise.decoding import image_size
+from dinov2_noise.decoding import DTYPE_RANGE, ValueRange, image_size
 from dinov2_noise.denoise.images import read_rgb
 from dinov2_noise.denoise.network import Network
-from dinov2_noise.errors import DinoNoiseError, ImageError, MissingFolderError
-from dinov2_noise.files import atomic_path, list_images
+from dinov2_noise.errors import ImageError
+from dinov2_noise.files import atomic_path, missing_outputs
 from dinov2_noise.noise.folder import output_name
 
 _WINDOW_IMAGES = 128  # images of equal padded size are looked for among so many neighbours
@@ -39,15 +39,29 @@ class Work:
         noisy: source folder.
         destination: of the denoised images.
         names: relative paths in ``noisy``, sorted.
+        values: which stored values are black and white.
     """
 
     noisy: Path
     destination: Path
     names: Sequence[str]
+    values: ValueRange = DTYPE_RANGE
 
     def source(self, name: str) -> Path:
         """The noisy image."""
         return self.noisy / name
+
+    def read(self, name: str) -> Tensor:
+        """The noisy image, uint8 ``(3, H, W)``."""
+        return read_rgb(self.source(name), self.values)
+
+    def fault(self, name: str) -> ImageError | None:
+        """Why the noisy image cannot be read, if so."""
+        try:
+            self.read(name)
+        except ImageError as failure:
+            return failure
+        return None
 
     def target(self, name: str) -> Path:
         """Its denoised twin."""
@@ -55,11 +69,7 @@ class Work:
 
     def missing(self) -> set[str]:
         """Names without a denoised twin."""
-        try:
-            written = set(list_images(self.destination))
-        except MissingFolderError:
-            written = set()
-        return {name for name in self.names if output_name(name) not in written}
+        return set(missing_outputs(self.names, self.destination, output_name))
 
     def windows(self, shard: tuple[int, int]) -> list[Sequence[str]]:
         """Runs of neighbouring images, from which batches are made: those of shard (i, n), i from 1.
@@ -119,7 +129,7 @@ class Runner:
         While the network works on one batch, threads read the next ones and write the ones before.
 
         Raises:
-            DinoNoiseError: see `Network.denoise`, and a file cannot be written.
+            DinoNoiseError: see `Network.denoise`. WriteError: a file cannot be written.
         """
         pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
         finished: deque[_Finished] = deque()
@@ -181,7 +191,7 @@ class Runner:
             return None
 
     def _load(self, name: str, size: _Size) -> _Loaded:
-        image = read_rgb(self.work.source(name))
+        image = self.work.read(name)
         padded = self.network.pad(image)
         if padded.shape[-2:] != size:
             raise ImageError(self.work.source(name), "its pixels are of another size than its header says")
@@ -214,10 +224,5 @@ class Runner:
 
 
 def _write(pixels: NDArray[np.uint8], path: Path) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            Image.fromarray(pixels).save(temporary, compress_level=1)
-    except OSError as cause:
-        raise DinoNoiseError(
-            f"cannot write {path}: {cause}. Mend that and run the same command again: finished images are kept"
-        ) from cause
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, compress_level=1)  # denoised images compress well, unlike noisy ones

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinov2_noise.decoding import DTYPE_RANGE, ValueRange
 from dinov2_noise.denoise.images import read_rgb
 from dinov2_noise.denoise.noise_fit import fit_noise
 from dinov2_noise.errors import ImageError
 from dinov2_noise.files import MANIFEST_NAME, read_manifest
 from dinov2_noise.noise.clipping import stored
-from dinov2_noise.noise.models import FloatArray, PixelNoise, parse
+from dinov2_noise.noise.models import FloatArray, PixelNoise
+from dinov2_noise.noise.registry import parse_pixel_noise
 
 AUTO = "auto"
 MAX_IMAGES = 32
@@ -64,6 +66,7 @@ def choose_debias(
     names: Sequence[str],
     *,
     skip_unreadable: bool = False,
+    values: ValueRange = DTYPE_RANGE,
 ) -> Debias:
     """The correction for a folder of noisy images; the same for the same folder and denoiser.
 
@@ -74,6 +77,7 @@ def choose_debias(
         denoise: from ``(3, H, W)`` float in [0, 1] on the CPU, of any size, to the same on any device.
         names: relative paths of its images.
         skip_unreadable: estimate the noise without the images that cannot be read.
+        values: which stored values are black and white.
 
     Raises:
         NoiseNameError: ``spec`` is no noise.
@@ -81,7 +85,7 @@ def choose_debias(
         DinoNoiseError: no noise model fits the images.
     """
     if spec != AUTO:
-        return Debias(parse(spec))
+        return Debias(parse_pixel_noise(spec))
     known = _noise_of_manifest(noisy)
     if known is not None:
         print(f"debias: {noisy} holds {known.name}, as its manifest says", file=sys.stderr)
@@ -91,7 +95,7 @@ def choose_debias(
         return denoise(torch.from_numpy(image.astype(np.float32))).float().cpu().numpy()
 
     places = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_IMAGES)).round().astype(int))
-    found = fit_noise(_read_all([noisy / names[place] for place in places], skip_unreadable), run)
+    found = fit_noise(_read_all([noisy / names[place] for place in places], skip_unreadable, values), run)
     print(f"debias: the noise of {noisy} is like {found.noise.name} (misfit {found.misfit:.4f})", file=sys.stderr)
     return Debias(found.noise)
 
@@ -101,14 +105,14 @@ def _noise_of_manifest(noisy: Path) -> PixelNoise | None:
         if (folder / MANIFEST_NAME).is_file():
             manifest = read_manifest(folder)
             if manifest.get("command") == "add-noise":
-                return parse(manifest["parameters"]["noise"])
+                return parse_pixel_noise(manifest["parameters"]["noise"])
     return None
 
 
-def _read_all(paths: Sequence[Path], skip_unreadable: bool) -> Iterator[FloatArray]:
+def _read_all(paths: Sequence[Path], skip_unreadable: bool, values: ValueRange) -> Iterator[FloatArray]:
     for path in paths:
         try:
-            image = _read(path)
+            image = _read(path, values)
         except ImageError:
             if not skip_unreadable:
                 raise
@@ -116,9 +120,9 @@ def _read_all(paths: Sequence[Path], skip_unreadable: bool) -> Iterator[FloatArr
         yield image
 
 
-def _read(path: Path) -> FloatArray:
+def _read(path: Path, values: ValueRange) -> FloatArray:
     """The middle of an image, ``(3, H, W)`` in [0, 1]."""
-    image = read_rgb(path).numpy()
+    image = read_rgb(path, values).numpy()
     top, left = (max(0, (side - _MAX_SIDE_PX) // 2) for side in image.shape[1:])
     cut: FloatArray = image[:, top : top + _MAX_SIDE_PX, left : left + _MAX_SIDE_PX] / 255
     return cut

@@ -14,22 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinov2_noise.data import DATASETS, PairedImages, parse_dataset_string
-from dinov2_noise.decoding import image_size, load_rgb
-from dinov2_noise.errors import DatasetStringError, MissingFolderError
+from dinov2_noise.data import DATASETS, PairedImages, parse_dataset_string, refuse_fresh
+from dinov2_noise.decoding import DTYPE_RANGE, ValueRange, image_size, load_rgb
+from dinov2_noise.denoise.skipping import Skipped
+from dinov2_noise.errors import DatasetStringError, ImageError, MissingFolderError
 from dinov2_noise.files import MANIFEST_NAME, list_images, read_manifest, source_identity
 from dinov2_noise.noise.folder import output_name
 
 CACHE_BYTES = 2**30
 
 
-def read_rgb(path: Path) -> Tensor:
-    """An image as uint8 ``(3, H, W)``.
+def read_rgb(path: Path, values: ValueRange = DTYPE_RANGE) -> Tensor:
+    """An image as uint8 ``(3, H, W)``; ``values``: which stored ones become 0 and 255.
 
     Raises:
-        ImageError: it cannot be decoded, or has more than 8 bits per channel.
+        ImageError: it cannot be decoded, or its values need another range.
     """
-    return torch.from_numpy(np.array(load_rgb(path))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(load_rgb(path, values))).permute(2, 0, 1)
 
 
 class Source(Protocol):
@@ -48,6 +49,11 @@ class Source(Protocol):
     @property
     def root(self) -> Path:
         """The folder below which images are looked for."""
+        ...
+
+    @property
+    def values(self) -> ValueRange:
+        """Which stored values are black and white."""
         ...
 
     def __len__(self) -> int: ...
@@ -74,11 +80,18 @@ class Source(Protocol):
 
 
 class ImageFiles:
-    """The images of a folder, decoded when asked for."""
+    """The images of a folder, decoded when asked for; ``values``: which stored ones are black and white."""
 
-    def __init__(self, root: Path, names: Sequence[str], identity: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        names: Sequence[str],
+        identity: dict[str, Any] | None = None,
+        values: ValueRange = DTYPE_RANGE,
+    ) -> None:
         self.root = root
         self.names = tuple(names)
+        self.values = values
         self._identity = identity or {}
 
     @property
@@ -89,7 +102,7 @@ class ImageFiles:
         return len(self.names)
 
     def __getitem__(self, index: int, /) -> Tensor:
-        return read_rgb(self.path(index))
+        return read_rgb(self.path(index), self.values)
 
     def path(self, index: int) -> Path:
         return self.root / self.names[index]
@@ -101,7 +114,7 @@ class ImageFiles:
         return str(PurePosixPath(self.names[index]).parent)
 
     def identity(self) -> dict[str, Any]:
-        return {"noisy": self.label, **self._identity}
+        return {"noisy": self.label, **self._identity, **self.values.parameter()}
 
 
 class DatasetImages:
@@ -113,6 +126,10 @@ class DatasetImages:
         paths = [dataset.relative_path(index) for index in range(len(dataset))]
         self._order = sorted(range(len(paths)), key=lambda index: output_name(paths[index]))
         self.names = tuple(paths[index] for index in self._order)
+
+    @property
+    def values(self) -> ValueRange:
+        return self.dataset.spec.values
 
     @property
     def root(self) -> Path:
@@ -132,14 +149,15 @@ class DatasetImages:
         spec = self.dataset.spec
         if spec.corruption is not None and spec.corruption_size is not None:
             return spec.corruption_size, spec.corruption_size  # the centre crop made before corrupting
-        return image_size(self.path(index))
+        return self.dataset._size(self._order[index])
 
     def group(self, index: int) -> str | int:
         target = self.dataset.get_target(self._order[index])
         return str(PurePosixPath(self.names[index]).parent) if target is None else target
 
     def identity(self) -> dict[str, Any]:
-        return {"noisy": self.label, **source_identity(self.dataset.spec.root)}
+        spec = self.dataset.spec
+        return {"noisy": self.label, **source_identity(spec.root), **spec.chosen_by()}
 
 
 class Chosen:
@@ -147,12 +165,22 @@ class Chosen:
 
     Training reads each image once per pass in random order, so that what is kept must not give way to what comes: the
     share of decoding that is saved is then the share of images that fit. Each worker process has a cache of its own.
+
+    Args:
+        source: the images.
+        indices: of those that are chosen.
+        cache_bytes: for decoded images.
+        skipped: where images that cannot be read are noted; in the place of such a one stands the next that can be.
+            None: it is an error.
     """
 
-    def __init__(self, source: Source, indices: Sequence[int], cache_bytes: int = 0) -> None:
+    def __init__(
+        self, source: Source, indices: Sequence[int], cache_bytes: int = 0, skipped: Skipped | None = None
+    ) -> None:
         self.source = source
         self.indices = tuple(indices)
         self.cache_bytes = cache_bytes
+        self.skipped = skipped
         self._kept: dict[int, Tensor] = {}
         self._room = cache_bytes
 
@@ -169,32 +197,53 @@ class Chosen:
     def __getitem__(self, position: int, /) -> Tensor:
         image = self._kept.get(position)
         if image is None:
-            image = self.source[self.indices[position]]
+            image = self.read(position)
             if image.nbytes <= self._room:
                 self._room -= image.nbytes
                 self._kept[position] = image
         return image
 
+    def read(self, position: int) -> Tensor:
+        """Image number ``position`` from its file.
+
+        Raises:
+            ImageError: it cannot be read, and it is one more than may be left out.
+        """
+        for following in range(len(self)):
+            try:
+                return self.source[self.indices[(position + following) % len(self)]]
+            except ImageError as failure:
+                if self.skipped is None:
+                    raise
+                self.skipped.add(failure)
+        raise ImageError(self.path(position), "no image can be read")
+
     def path(self, position: int) -> Path:
         return self.source.path(self.indices[position])
 
 
-def open_source(noisy: Path | str) -> Source:
+def open_source(noisy: Path | str, values: ValueRange = DTYPE_RANGE) -> Source:
     """The noisy images of a folder, or of a dataset string where no such path exists.
 
     Args:
         noisy: a folder, of which only ``train`` is used where it has one; or ``ImageNet:split=TRAIN:root=…`` with or
             without ``noise=``. A ``denoised=`` in it is passed over: that folder is neither needed nor read.
+        values: which values of a folder's images are black and white; a dataset string says it itself.
 
     Raises:
         MissingFolderError: neither, or there are no images.
-        DatasetStringError, MetadataError, NoiseNameError: the string, or the metadata it needs, are wrong.
+        DatasetStringError, MetadataError, NoiseNameError: the string, or the metadata it needs, are wrong; its noise is
+            a new one each epoch; or ``values`` are given beside it.
     """
-    text, folder = str(noisy), Path(noisy)
+    text, folder = str(noisy), Path(noisy).resolve()  # as it is recorded, wherever a run is continued from
     if folder.is_dir():
         root = folder / "train" if (folder / "train").is_dir() else folder
-        return ImageFiles(root, list_images(root, what="noisy folder"), source_identity(folder))
+        return ImageFiles(root, list_images(root, what="noisy folder"), source_identity(folder), values)
     if not folder.exists() and text.partition(":")[0] in DATASETS and ":" in text:
+        if values != DTYPE_RANGE:
+            raise DatasetStringError(
+                f"--range {values.name} is for folders: in a dataset string write {text}:range={values.token}"
+            )
         return _open_dataset(text)
     kinds = ", ".join(f"{name}:…" for name in sorted(DATASETS))
     raise MissingFolderError(
@@ -216,6 +265,8 @@ def unfinished(source: Source) -> str | None:
 
 
 def _open_dataset(text: str) -> DatasetImages:
+    refuse_fresh(parse_dataset_string(text))
+    text = _with_absolute_paths(text)
     spec = replace(parse_dataset_string(text), denoised=None)
     dataset = DATASETS[spec.name].factory(spec, None, None)
     if not isinstance(dataset, PairedImages):
@@ -223,7 +274,7 @@ def _open_dataset(text: str) -> DatasetImages:
             f"{spec.name} in {text!r} is a {type(dataset).__name__}, from which no noisy images can be had: derive it "
             "from dinov2_noise.data.PairedImages"
         )
-    return DatasetImages(_with_absolute_paths(text), dataset)
+    return DatasetImages(text, dataset)
 
 
 def _with_absolute_paths(text: str) -> str:
@@ -234,4 +285,5 @@ def _with_absolute_paths(text: str) -> str:
 
 def _absolute(token: str) -> str:
     key, _, value = token.partition("=")
-    return f"{key}={Path(value).expanduser().resolve()}" if key in ("root", "extra") else token
+    is_path = key in ("root", "extra", "list") or (key == "subset" and Path(value).expanduser().is_file())
+    return f"{key}={Path(value).expanduser().resolve()}" if is_path else token

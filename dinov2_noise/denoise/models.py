@@ -18,8 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from dinov2_noise.decoding import DTYPE_RANGE
 from dinov2_noise.errors import CheckpointError, ConfigError
-from neighbor2neighbor import CheckpointMismatchError, load_checkpoint
+from neighbor2neighbor import CheckpointMismatchError, load_checkpoint, read_notes
 
 _SHOWN = 8  # names that a module offers
 
@@ -33,12 +34,14 @@ class Denoiser:
         identity: for the manifest.
         label: for messages.
         is_own: a network of ours: it may take channels-last tensors, and its range needs no check.
+        values: name of the range of stored values that it was trained on; None where nothing tells.
     """
 
     module: nn.Module
     identity: Mapping[str, Any]
     label: str
     is_own: bool = False
+    values: str | None = None
 
 
 def load_denoiser(
@@ -58,8 +61,8 @@ def load_denoiser(
     """
     if [weights, model, factory].count(None) != 2:
         raise ConfigError(
-            "denoise apply needs either weights or a model (--weights FILE or --model module:factory), not both and "
-            "not none"
+            "denoise apply takes either weights or a model: give exactly one of --weights FILE and --model "
+            "module:factory"
         )
     if options and factory is None:
         raise ConfigError(f"options {', '.join(options)} belong to a factory (--model module:factory)")
@@ -91,13 +94,14 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
 
 def _from_weights(path: Path) -> Denoiser:
     try:
-        network = load_checkpoint(path)
+        network, notes = load_checkpoint(path), read_notes(path)
     except (FileNotFoundError, CheckpointMismatchError) as cause:
         raise CheckpointError(str(cause)) from cause
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    values = None if notes is None else notes.get("range", DTYPE_RANGE.name)
     # Channels-last convolutions are faster on CPU and GPU alike.
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Denoiser(network, {"weights_sha256": digest}, str(path), is_own=True)
+    return Denoiser(network, {"weights_sha256": digest}, str(path), is_own=True, values=values)
 
 
 def _from_factory(spec: str, options: dict[str, Any]) -> Denoiser:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image
 
 from dinov2_noise.denoise.samples import Sample, draw_samples
 from dinov2_noise.denoise.validation import Score, Validation, denoising
+from dinov2_noise.errors import WriteError
 from dinov2_noise.files import atomic_path
 from neighbor2neighbor import StepRecord, Trainer
 
@@ -51,7 +54,10 @@ class JsonLines:
 
 
 class Curves:
-    """TensorBoard's event files, where the package is there; points after ``step`` in older files do not count."""
+    """TensorBoard's event files, where the package is there; points after ``step`` in older files do not count.
+
+    A thread of TensorBoard's writes them; what stops it (a full disk) is raised by the next call here.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         self._writer: Any = None
@@ -60,24 +66,48 @@ class Curves:
         except ImportError:
             _say("denoise train: no TensorBoard curves, for lack of the package: pip install tensorboard")
             return
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self._folder, self._hook = folder, threading.excepthook
+        threading.excepthook = self._pass_over
+        try:
+            with self._telling():
+                self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        except WriteError:
+            threading.excepthook = self._hook
+            raise
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+            with self._telling():
+                for name, value in values.items():
+                    self._writer.add_scalar(name, value, step)
 
     def add_image(self, step: int, name: str, image: Image.Image) -> None:
         if self._writer is not None:
-            self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
+            with self._telling():
+                self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def flush(self) -> None:
         if self._writer is not None:
-            self._writer.flush()
+            with self._telling():
+                self._writer.flush()
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            threading.excepthook = self._hook
+            with self._telling():
+                self._writer.close()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as cause:
+            raise WriteError(self._folder, cause) from cause
+
+    def _pass_over(self, failed: threading.ExceptHookArgs) -> None:
+        """No traceback of TensorBoard's thread: its error comes again, as ours."""
+        if not (isinstance(failed.exc_value, OSError) and type(failed.thread).__module__.startswith("tensorboard.")):
+            self._hook(failed)
 
 
 class Monitor:
@@ -120,9 +150,13 @@ class Monitor:
         self._curves = Curves(output / CURVES_NAME, trainer.step)
         self._since, self._from_step = time.monotonic(), trainer.step
 
-    def close(self) -> None:
-        """Write out what TensorBoard's files still lack."""
-        self._curves.close()
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write out what TensorBoard's files still lack; a failure in that does not hide what has stopped the run."""
+        with nullcontext() if kind is None else suppress(OSError):
+            self._curves.close()
 
     def state(self) -> list[list[float]]:
         """For a snapshot: records that are not in the log yet, so that an interrupted log equals an uninterrupted one.

@@ -16,7 +16,8 @@ import numpy as np
 
 from dinov2_noise.errors import DinoNoiseError
 from dinov2_noise.noise.clipping import PoissonGaussian, stored
-from dinov2_noise.noise.models import FAMILIES, FloatArray, PixelNoise
+from dinov2_noise.noise.models import FloatArray, PixelNoise
+from dinov2_noise.noise.registry import FAMILIES
 
 MAX_MISFIT = 0.012
 """Above it no noise is said to fit. On photographs the right family has 0.002 to 0.009, even with a box filter."""
@@ -58,7 +59,7 @@ def fit_noise(images: Iterable[FloatArray], denoise: Callable[[FloatArray], Floa
         DinoNoiseError: too few pixels, or no model fits.
     """
     observed = observe(images, denoise)
-    best = min((fit_family(family, observed) for family in FAMILIES), key=lambda fit: fit.misfit)
+    best = min((fit_family(family, observed) for family in _LEVELS), key=lambda fit: fit.misfit)
     sensor = fit_sensor(observed)
     if sensor.misfit < _CLEARLY_BETTER * best.misfit:
         best = sensor
@@ -110,7 +111,7 @@ def misfit(noise: PixelNoise, observed: Observed) -> float:
 
 
 def fit_family(family: str, observed: Observed) -> Fit:
-    """The level of one of `noise.models.FAMILIES` that fits best."""
+    """The level of a family (``gauss``, ``shot`` or ``speckle``) that fits best."""
     from scipy.optimize import minimize_scalar
 
     def cost(log_level: float) -> float:

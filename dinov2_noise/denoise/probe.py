@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dinov2_noise.decoding import DTYPE_RANGE, ValueRange
 from dinov2_noise.denoise.images import read_rgb
 from dinov2_noise.denoise.network import Network
 from dinov2_noise.errors import DinoNoiseError, ImageError
@@ -20,7 +21,7 @@ _PROBE_PX = 64
 _PLAUSIBLE_RANGE = (-0.5, 1.5)
 
 
-def probe(network: Network, sources: Sequence[Path]) -> None:
+def probe(network: Network, sources: Sequence[Path], values: ValueRange = DTYPE_RANGE) -> None:
     """Look at what the denoiser makes of a small crop of the first readable image.
 
     Says so on standard error if it makes something else of it the second time.
@@ -28,11 +29,12 @@ def probe(network: Network, sources: Sequence[Path]) -> None:
     Args:
         network: the denoiser.
         sources: images; those that cannot be read are passed over.
+        values: which of their values are black and white.
 
     Raises:
         DinoNoiseError: it fails, or returns another shape, another range, or values that are not finite.
     """
-    found = _first_readable(sources)
+    found = _first_readable(sources, values)
     if found is None:
         return
     source, image = found
@@ -64,8 +66,8 @@ def probe(network: Network, sources: Sequence[Path]) -> None:
         )
 
 
-def _first_readable(sources: Sequence[Path]) -> tuple[Path, Tensor] | None:
+def _first_readable(sources: Sequence[Path], values: ValueRange) -> tuple[Path, Tensor] | None:
     for source in sources:
         with suppress(ImageError):
-            return source, read_rgb(source)
+            return source, read_rgb(source, values)
     return None

@@ -38,7 +38,7 @@ def choose_samples(images: Chosen, validation: Validation | None, multiple_px: i
     """
     if validation is None:
         positions = _spread(len(images))
-        noisy = [(images.names[position], images.source[images.indices[position]], None) for position in positions]
+        noisy = [(images.names[position], images.read(position), None) for position in positions]
         return [_centre(Sample(*row), multiple_px) for row in noisy]
     pairs = [(validation.names[index], *validation.pair(index)) for index in _spread(len(validation))]
     return [_centre(Sample(*pair), multiple_px) for pair in pairs]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
 from dinov2_noise.denoise.images import Source
+from dinov2_noise.denoise.sizes import read_sizes
+from dinov2_noise.denoise.skipping import Skipped
 from dinov2_noise.errors import ConfigError, ImageError, MissingFolderError
+from dinov2_noise.noise.pool import check_failures
 from neighbor2neighbor.training import CROP_MULTIPLE_PX
-
-_READERS, _BLOCK = 16, 4096  # headers: waiting for a network's disk takes longer than reading
 
 
 def select_images(
@@ -22,6 +23,8 @@ def select_images(
     side_range_px: tuple[int, int] | None,
     seed: int,
     multiple_px: int = CROP_MULTIPLE_PX,
+    skipped: Skipped | None = None,
+    cache: Path | None = None,
 ) -> tuple[list[int], int]:
     """Numbers of the images to train on, in the order of ``source``, and their smallest side in px.
 
@@ -33,27 +36,31 @@ def select_images(
         side_range_px: keep only images of which both sides lie in this closed range; default: all.
         seed: of the draw.
         multiple_px: smallest side that can be trained on.
+        skipped: takes the images whose header cannot be read, as many as it allows; None allows none.
+        cache: file for the sizes, see `read_sizes`.
 
     Raises:
         MissingFolderError: no image is in the range.
-        ImageError: an image is unreadable, or smaller than ``multiple_px``; the first is named.
+        ImageError: headers cannot be read, or images are smaller than ``multiple_px``; the first are named.
         ConfigError: ``images_per_class`` is not positive.
     """
     if images_per_class is not None and images_per_class < 1:
         raise ConfigError(f"per_class must be at least 1, got {images_per_class}")
     indices = list(range(len(source)))
-    sizes: Mapping[int, tuple[int, int]] = {}
+    sizes: Mapping[int, tuple[int, int]] | None = None
     if side_range_px is not None:
         low, high = side_range_px
-        sizes = _read_sizes(source, indices)
-        indices = [index for index in indices if low <= min(sizes[index]) and max(sizes[index]) <= high]
+        sizes = _readable(source, indices, skipped, cache)
+        indices = [index for index in sizes if low <= min(sizes[index]) and max(sizes[index]) <= high]
         if not indices:
             raise MissingFolderError(
                 f"noisy folder {source.label} holds no images with both sides in {low} to {high} px"
             )
     if images_per_class is not None:
         indices = _draw_per_group(source, indices, images_per_class, seed)
-    sizes = sizes or _read_sizes(source, indices)
+    if sizes is None:
+        sizes = _readable(source, indices, skipped, cache)
+        indices = [*sizes]
     small = [index for index in indices if min(sizes[index]) < multiple_px]
     if small:
         raise ImageError(source.path(small[0]), _too_small(sizes[small[0]], multiple_px, len(small), len(indices)))
@@ -65,13 +72,14 @@ def fitting_crop_px(crop_px: int, smallest_side_px: int, multiple_px: int = CROP
     return min(crop_px, smallest_side_px // multiple_px * multiple_px)
 
 
-def _read_sizes(source: Source, indices: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """Of many images, in blocks: a million waiting jobs would take a gigabyte."""
-    sizes: dict[int, tuple[int, int]] = {}
-    with ThreadPoolExecutor(_READERS) as pool:
-        for start in range(0, len(indices), _BLOCK):
-            block = indices[start : start + _BLOCK]
-            sizes.update(zip(block, pool.map(source.size, block), strict=True))
+def _readable(
+    source: Source, indices: Sequence[int], skipped: Skipped | None, cache: Path | None
+) -> dict[int, tuple[int, int]]:
+    """Sizes of the images whose header can be read, in the order of ``indices``."""
+    sizes, failures = read_sizes(source, indices, cache)
+    bad = check_failures(failures, total=len(indices), skip_bad=0 if skipped is None else skipped.limit)
+    if skipped is not None:
+        skipped.note(bad)
     return sizes
 
 

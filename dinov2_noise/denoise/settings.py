@@ -11,13 +11,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from dinov2_noise.decoding import DTYPE_RANGE, parse_range
+from dinov2_noise.denoise.images import Source
 from dinov2_noise.errors import ConfigError, MissingFolderError
 from dinov2_noise.files import atomic_path
 from neighbor2neighbor import TrainingConfig
 
 CONFIG_NAME = "config.yaml"
 # Names of the command line, beside those of the training's own fields.
-_ALIASES = {"crop": "crop_px", "lr": "learning_rate", "images_per_class": "per_class"}
+_ALIASES = {"crop": "crop_px", "lr": "learning_rate", "images_per_class": "per_class", "values": "range"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class TrainSettings(TrainingConfig):
         sample_every: steps between two pictures.
         validation: folder of noisy images whose PSNR is measured.
         validation_clean: folder of their clean versions.
+        range: which values of a folder's images are black and white, such as ``fixed:0,4095``.
+        skip_bad: leave out so many images that cannot be read.
     """
 
     noisy: str | None = None
@@ -47,6 +51,8 @@ class TrainSettings(TrainingConfig):
     sample_every: int | None = None
     validation: str | None = None
     validation_clean: str | None = None
+    range: str = DTYPE_RANGE.name
+    skip_bad: int = 0
 
 
 _TRAINING = {field.name for field in fields(TrainingConfig)}
@@ -116,7 +122,7 @@ def as_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `TrainSettings` as the keyword arguments of `train_denoiser`.
 
     Raises:
-        ConfigError: one of the two validation folders is missing.
+        ConfigError: one of the two validation folders is missing, or there is no such range.
     """
     given = dict(settings)
     low, high = given.get("min_side"), given.get("max_side")
@@ -129,6 +135,8 @@ def as_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
         "device": given.get("device", "auto"),
         "num_workers": given.get("workers"),
         "sample_every": given.get("sample_every"),
+        "values": parse_range(given.get("range", DTYPE_RANGE.name)),
+        "skip_bad": given.get("skip_bad", 0),
         "validation": None if noisy is None else (Path(noisy), Path(str(clean))),
         **{name: value for name, value in given.items() if name in _TRAINING},
     }
@@ -138,13 +146,15 @@ def write_settings(
     path: Path,
     config: TrainingConfig,
     *,
-    noisy: str,
+    source: Source,
     images: int,
     images_per_class: int | None,
     side_range_px: tuple[int, int] | None,
 ) -> None:
     """Write all that decides the result of a run; given back with ``--config``, it makes the same weights again."""
     low, high = side_range_px or (None, None)
+    record = {"noisy": source.label, "images": images}
     selection = {"per_class": images_per_class, "min_side": low, "max_side": high}
+    own = {name: value for name, value in source.identity().items() if name == "range"}
     with atomic_path(path) as temporary:
-        OmegaConf.save(OmegaConf.create({"noisy": noisy, "images": images, **selection, **asdict(config)}), temporary)
+        OmegaConf.save(OmegaConf.create({**record, **selection, **own, **asdict(config)}), temporary)

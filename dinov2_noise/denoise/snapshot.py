@@ -14,7 +14,7 @@ import torch
 
 from dinov2_noise.denoise.images import Chosen
 from dinov2_noise.denoise.parallel import of_first
-from dinov2_noise.errors import CheckpointError, DinoNoiseError, DivergedError, ImageError
+from dinov2_noise.errors import CheckpointError, DinoNoiseError, DivergedError, ImageError, WriteError
 from dinov2_noise.files import atomic_path
 from neighbor2neighbor import Trainer
 from neighbor2neighbor.crops import CropStream
@@ -25,8 +25,8 @@ _TORCH_NO_ROOM = ("inline_container", "iostream error")
 _SHOWN = 8  # images of a batch
 _OUR_ERROR = re.compile(r"dinov2_noise\.errors\.(\w+): ")
 _REPLACE_IT = (
-    "\nReplace it and give the same command again: it continues. `dinov2-noise check FOLDER` names all such images; to "
-    "leave them out, train into another folder."
+    "\nReplace it and give the same command again, or add --skip-bad N, which leaves out N such images: it continues. "
+    "`dinov2-noise check FOLDER` names them all."
 )
 
 
@@ -36,11 +36,11 @@ class Snapshots:
     def __init__(self, path: Path, images: Chosen) -> None:
         self.path = path
         self.images = images
-        self.images_id = hashlib.sha256("\n".join(images.names).encode()).hexdigest()
+        self.images_id = hashlib.sha256("\n".join(images.names).encode("utf-8", "surrogateescape")).hexdigest()
 
     def save(self, trainer: Trainer, pending: Sequence[Sequence[float]]) -> None:
         """Write the state of ``trainer``, and the monitor's."""
-        with atomic_path(self.path) as temporary:
+        with atomic_path(self.path, durable=True) as temporary:
             own = {"images": self.images_id, "crop_px": trainer.config.crop_px, "pending": list(pending)}
             torch.save({**own, **trainer.state_dict()}, temporary)
 
@@ -66,9 +66,6 @@ class Snapshots:
             ) from cause
         pending: list[list[float]] = state.get("pending", [])
         return pending
-
-    def delete(self) -> None:
-        self.path.unlink(missing_ok=True)
 
 
 def require_finite_weights(trainer: Trainer, snapshots: Snapshots) -> None:
@@ -132,10 +129,12 @@ def telling_of_disk(folder: Path) -> Iterator[None]:
     """In the block, a failure to write says what to do; torch tells a full disk in words of its own.
 
     Raises:
-        DinoNoiseError: there is no room in ``folder``.
+        DinoNoiseError: there is no room in ``folder``. WriteError: as it came.
     """
     try:
         yield
+    except WriteError:
+        raise
     except (OSError, RuntimeError) as cause:
         is_full = isinstance(cause, OSError) and cause.errno in _NO_ROOM
         if not is_full and not (isinstance(cause, RuntimeError) and any(word in str(cause) for word in _TORCH_NO_ROOM)):

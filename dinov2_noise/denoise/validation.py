@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dinov2_noise.data.pairs import find_twin
-from dinov2_noise.decoding import image_size
+from dinov2_noise.decoding import DTYPE_RANGE, ValueRange, image_size
 from dinov2_noise.denoise.images import read_rgb
 from dinov2_noise.errors import PairError
 from dinov2_noise.files import list_images
@@ -33,14 +33,18 @@ class Score(NamedTuple):
 class Validation:
     """Noisy images with their clean twins: the same relative path, whatever the suffix.
 
+    Args:
+        noisy, clean: folders.
+        values: which stored values are black and white, in both.
+
     Raises:
         MissingFolderError: a folder does not exist or holds no images.
         PairError: a noisy image has no clean twin, or one of another size; five are named.
         ImageError: a header cannot be read.
     """
 
-    def __init__(self, noisy: Path, clean: Path) -> None:
-        self.noisy, self.clean = noisy, clean
+    def __init__(self, noisy: Path, clean: Path, values: ValueRange = DTYPE_RANGE) -> None:
+        self.noisy, self.clean, self.values = noisy, clean, values
         self.names = list_images(noisy, what="validation folder")
         list_images(clean, what="folder of clean validation images")
         twins = [find_twin(clean, name) for name in self.names]
@@ -76,7 +80,7 @@ class Validation:
         Raises:
             ImageError: one cannot be read.
         """
-        noisy, clean = map(read_rgb, self._paths(index))
+        noisy, clean = (read_rgb(path, self.values) for path in self._paths(index))
         return noisy, clean
 
     def score(self, denoise: Denoise) -> Score:

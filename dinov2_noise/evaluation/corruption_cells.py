@@ -165,13 +165,19 @@ def stored_cells(
     the clean set counts as missing: an archive unpacked in part.
 
     Raises:
-        ConfigError: the clean images have noise or corruption of their own, which those of the folder do not have.
+        ConfigError: the clean images have noise or corruption of their own, which those of the folder do not have, or
+            are a subset, which those of the folder are not.
         MissingFolderError: asked cells are missing, and that is not allowed; lists them.
     """
     spec = parse_dataset_string(clean_dataset)
     if spec.noise is not None:
         raise ConfigError(
             f"--val-dataset {clean_dataset!r} adds a noise, and the images in {root} have none: leave it out"
+        )
+    if spec.subset is not None:
+        raise ConfigError(
+            f"--val-dataset {clean_dataset!r} is a part, and {root} holds the whole: let the corruptions be made from "
+            "the part (without that folder), or give metadata of the part's classes as extra="
         )
     others = clean_and_noisy(clean_dataset, grid)
     extra = spec.extra or default_extra(spec.root)

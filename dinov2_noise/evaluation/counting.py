@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from dinov2_noise import data
-from dinov2_noise.data import default_extra
 from dinov2_noise.errors import DinoNoiseError, MetadataError
 from dinov2_noise.progress import track
 
@@ -75,7 +73,10 @@ def labels_of(dataset: Any, name: str) -> Tensor:
     """
     targets = dataset.get_targets()
     if targets is None:
-        raise MetadataError(f"the images of {name} have no labels, which an accuracy needs: use ImageNet:split=VAL:…")
+        raise MetadataError(
+            f"the images of {name} have no labels, which an accuracy needs: use ImageNet:split=VAL:… "
+            "or ImageFolder:root=…:labels=folders"
+        )
     return torch.as_tensor(targets.astype("int64"))
 
 
@@ -86,9 +87,7 @@ def n_classes_of(dataset: Any, name: str) -> int:
         MetadataError: it has no labels.
     """
     used = int(labels_of(dataset, name).max()) + 1
-    extra = dataset.spec.extra or default_extra(dataset.spec.root)
-    named = extra / f"class-ids-{dataset.spec.split}.npy"
-    return max(used, len(np.load(named, mmap_mode="r", allow_pickle=False))) if named.is_file() else used
+    return max(used, getattr(dataset, "n_classes", None) or 0)
 
 
 def count(

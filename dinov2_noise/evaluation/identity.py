@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dinov2_noise import data
+from dinov2_noise.decoding import DTYPE_RANGE
 from dinov2_noise.errors import MissingFolderError
 
 _READ_IMAGES, _MEASURED_IMAGES = 16, 512
@@ -52,12 +53,19 @@ def dataset_identity(text: str) -> dict[str, Any]:
     for index in _spread(len(dataset), _MEASURED_IMAGES):
         # Seeds of noise and corruption come from the path.
         path = dataset.relative_path(index)
-        digest.update(f"{path} {(spec.root / path).stat().st_size}".encode("utf-8", "surrogateescape"))
+        file = spec.root / path
+        # What lies in a tar shard has no file of its own.
+        size = file.stat().st_size if file.is_file() else len(dataset.get_image_data(index))
+        digest.update(f"{path} {size}".encode("utf-8", "surrogateescape"))
     for index in _spread(len(dataset), _READ_IMAGES):
         digest.update(hashlib.sha256(dataset.get_image_data(index)).digest())
     found = {"n_images": len(dataset), "hash": digest.hexdigest()[:16]}
     if spec.noise is not None:
         found["noise"] = f"{spec.noise.name},seed={spec.noise_seed}"
+    if spec.values != DTYPE_RANGE:
+        found["range"] = spec.values.name
+    if spec.full_depth:
+        found["depth"] = "full"
     if spec.corruption is not None:
         size = spec.corruption_size or "full"
         found["corruption"] = f"{spec.corruption.label},seed={spec.corruption_seed},size={size}"

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-LAGS = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
-"""Lags (down, right) in units of the stride; (1, 1) stands for both diagonals."""
+from dinov2_noise.noise.surfaces import LAGS, Array, design, patches_of, window
 
 MAX_IMAGES = 64
 COLOUR_THRESHOLD = 0.10
@@ -33,17 +30,16 @@ MIN_FLAT_COLOUR_SIGMA_255 = 1.7
 """The same for the flattest quarter of the patches, because of clean photographs that are colourful in many places."""
 MIN_CHANNEL_SIGMA_255 = 8.0
 """Below it, image structure cannot be told from correlated noise."""
+MIN_PATCHES = 64
+"""Fewer tell nothing."""
 
 _WINDOW = 192  # pixels (times the stride) of each side that are looked at, in the middle of an image
-_PATCH = 8
-_ORDER = 3  # of the surfaces taken off the patches
 _KEPT = 0.25  # of the patches
-_MIN_PATCHES = 64
 _TWO_CHANNELS = 2**0.5  # the difference of two channels has the noise of both
-_MIN_VARIANCE_255 = 0.5  # patches below it hold no noise: they are black, white, or smoothed by JPEG
+_MIN_VARIANCE_255 = 0.5  # of 8 bits; patches below it hold no noise: they are black, white, or smoothed by JPEG
+_ROUNDED = 1e-6  # of floats made of 8-bit values
 
 Verdict = Literal["independent", "correlated", "unclear"]
-Array = NDArray[np.float64]
 
 
 class ImageSequence(Protocol):
@@ -67,6 +63,7 @@ class NoiseCorrelation:
         in_colour: measured in the differences between colour channels, else in the channels.
         stride: distance in px of the pixels that were compared.
         n_images: so many images were looked at.
+        n_patches: so many patches of 8x8 pixels in their channels; below `MIN_PATCHES`, nothing was measured.
     """
 
     verdict: Verdict
@@ -75,6 +72,12 @@ class NoiseCorrelation:
     in_colour: bool
     stride: int
     n_images: int
+    n_patches: int
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether the images hold too few pixels to measure anything."""
+        return self.n_patches < MIN_PATCHES
 
     def warning(self) -> str | None:
         """Why the denoiser would fail and what to do; None unless the verdict is ``correlated``."""
@@ -117,16 +120,18 @@ def correlation(images: ImageSequence, *, stride: int = 1) -> NoiseCorrelation:
     if len(images) < 1 or stride < 1:
         raise ValueError(f"needs at least one image and a stride of at least 1, got {len(images)} and {stride}")
     chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES)).round().astype(int))
-    channels, differences, grey = [], [], True
+    channels, differences, grey, deep = [], [], True, True
     for index in chosen:
-        for phase in _phases(_window(np.asarray(images[int(index)]), stride), stride):
-            channels += [_patches(channel) for channel in phase]
+        middle = window(np.asarray(images[int(index)]), _WINDOW * stride)
+        deep = deep and bool((np.abs(middle - middle.round()) > _ROUNDED).any())
+        for phase in _phases(middle, stride):
+            channels += [patches_of(channel) for channel in phase]
             if len(phase) == 3:
-                differences += [_patches(phase[0] - phase[1]), _patches(phase[2] - phase[1])]
+                differences += [patches_of(phase[0] - phase[1]), patches_of(phase[2] - phase[1])]
                 grey = grey and bool((phase[0] == phase[1]).all() and (phase[1] == phase[2]).all())
-    verdict, sigma_255, rho, in_colour = _judge(channels, differences, grey)
+    verdict, sigma_255, rho, in_colour = _judge(channels, differences, grey, 0.0 if deep else _MIN_VARIANCE_255)
     at = {(down * stride, right * stride): float(value) for (down, right), value in zip(LAGS, rho, strict=True)}
-    return NoiseCorrelation(verdict, sigma_255, at, in_colour, stride, len(chosen))
+    return NoiseCorrelation(verdict, sigma_255, at, in_colour, stride, len(chosen), sum(map(len, channels)))
 
 
 def warn_if_correlated(images: ImageSequence, *, stride: int = 1) -> str | None:
@@ -138,14 +143,14 @@ def warn_if_correlated(images: ImageSequence, *, stride: int = 1) -> str | None:
 
 
 def _judge(
-    channels: Sequence[Array], differences: Sequence[Array], grey: bool
+    channels: Sequence[Array], differences: Sequence[Array], grey: bool, floor: float
 ) -> tuple[Verdict, float, Sequence[float], bool]:
     # In coloured images this second look is for noise common to all channels, as strong JPEG leaves it: it is seen best
     # in the flattest patches.
-    found = _measure(np.concatenate(channels), flattest=not grey)
+    found = _measure(np.concatenate(channels), floor, flattest=not grey)
     if found is None:
         return "unclear", 0.0, [0.0] * len(LAGS), False
-    colour = None if grey or not differences else _measure(np.concatenate(differences), flattest=False)
+    colour = None if grey or not differences else _measure(np.concatenate(differences), floor, flattest=False)
     if colour is not None:
         level, flat_level = colour.sigma_255 / _TWO_CHANNELS, colour.flat_sigma_255 / _TWO_CHANNELS
         if level >= MIN_COLOUR_SIGMA_255 and flat_level >= MIN_FLAT_COLOUR_SIGMA_255:
@@ -165,73 +170,32 @@ class _Measured(NamedTuple):
     rho: list[float]
 
 
-def _measure(patches: Array, *, flattest: bool) -> _Measured | None:
+def _measure(patches: Array, floor: float, *, flattest: bool) -> _Measured | None:
     """Measure on a quarter of the patches; None where there are too few with any noise.
 
     Args:
         patches: (N, 64) on the 8-bit scale.
+        floor: patches of this variance or less hold no noise.
         flattest: take those of the smallest variance; else those with the smallest share of it in the cubic surface.
     """
-    design = _design()
-    coefficients = patches @ design.surfaces
-    rest = patches - coefficients @ design.surfaces.T
-    variance = np.square(rest).sum(axis=1) / design.degrees
-    noisy = variance > _MIN_VARIANCE_255
-    if noisy.sum() < _MIN_PATCHES:
+    basis = design()
+    coefficients = patches @ basis.surfaces
+    rest = patches - coefficients @ basis.surfaces.T
+    variance = np.square(rest).sum(axis=1) / basis.degrees
+    noisy = variance > floor
+    if noisy.sum() < MIN_PATCHES:
         return None
     rest, variance = rest[noisy], variance[noisy]
     # Both orders are independent of the direction of white noise, hence leave its autocorrelation unbiased.
     score = variance if flattest else np.square(coefficients[noisy, 1:]).sum(axis=1) / variance
-    chosen = np.argsort(score, kind="stable")[: max(_MIN_PATCHES, int(_KEPT * len(score)))]
+    chosen = np.argsort(score, kind="stable")[: max(MIN_PATCHES, int(_KEPT * len(score)))]
     # Each patch counts the same: the noise may be stronger in bright places.
     scaled = rest[chosen] / np.sqrt(variance[chosen])[:, None]
     moments = scaled.T @ scaled
-    unbiased = np.linalg.solve(design.mixing, [float((moments * pairs).sum()) for pairs in design.pairs])
+    unbiased = np.linalg.solve(basis.mixing, [float((moments * pairs).sum()) for pairs in basis.pairs])
     levels = np.sqrt(np.quantile(variance, (_KEPT, 0.5)))
     return _Measured(float(levels[1]), float(levels[0]), [float(value / unbiased[0]) for value in unbiased[1:]])
 
 
-class _Design(NamedTuple):
-    """Of patches of n pixels: the surfaces (n, k), orthonormal, the first one constant; degrees of freedom left;
-    which pixels lie at lag 0 and at each of `LAGS` (n, n); and how white noise's covariances appear in what is left.
-    """
-
-    surfaces: Array
-    degrees: int
-    pairs: list[Array]
-    mixing: Array
-
-
-@cache
-def _design() -> _Design:
-    axis = np.arange(_PATCH) - (_PATCH - 1) / 2
-    powers = [(i, total - i) for total in range(_ORDER + 1) for i in range(total + 1)]
-    surfaces, _ = np.linalg.qr(np.stack([np.outer(axis**i, axis**j).ravel() for i, j in powers], axis=1))
-    left = np.eye(_PATCH**2) - surfaces @ surfaces.T
-    down, right = (index.ravel() for index in np.indices((_PATCH, _PATCH)))
-    apart = np.abs(down[:, None] - down), np.abs(right[:, None] - right)
-    pairs = [((apart[0] == lag[0]) & (apart[1] == lag[1])).astype(float) for lag in ((0, 0), *LAGS)]
-    # Noise of covariance sum_b r_b pairs_b has, after the projection, moments of expectation mixing @ r.
-    mixing = np.array([[np.trace(left @ a @ left @ b) for b in pairs] for a in pairs])
-    return _Design(surfaces, _PATCH**2 - len(powers), pairs, mixing)
-
-
-def _window(image: NDArray[Any], stride: int) -> Array:
-    """The middle of ``(C, H, W)`` on the 8-bit scale."""
-    side = _WINDOW * stride
-    top, left = (max(0, (length - side) // 2) for length in image.shape[1:])
-    cut = image[:, top : top + side, left : left + side]
-    scaled: Array = cut.astype(np.float64) * (1 if image.dtype == np.uint8 else 255)
-    return scaled
-
-
 def _phases(image: Array, stride: int) -> list[Array]:
     return [image[:, top::stride, left::stride] for top in range(stride) for left in range(stride)]
-
-
-def _patches(channel: Array) -> Array:
-    """The whole patches of ``(H, W)`` as (N, 64)."""
-    height, width = (length // _PATCH for length in channel.shape)
-    cut = channel[: height * _PATCH, : width * _PATCH].reshape(height, _PATCH, width, _PATCH)
-    patches: Array = cut.transpose(0, 2, 1, 3).reshape(-1, _PATCH**2)
-    return patches

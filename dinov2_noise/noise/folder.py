@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import posixpath
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dinov2_noise.decoding import load_rgb
-from dinov2_noise.errors import DinoNoiseError, ImageError, MissingFolderError, OutputFolderError
-from dinov2_noise.files import OutputFolder, atomic_path, list_images, require_outside
-from dinov2_noise.noise.models import NoiseModel, parse
-from dinov2_noise.noise.pool import failure_summary, run_jobs, worker_count
+from dinov2_noise.decoding import DTYPE_RANGE, ValueRange, load_pixels
+from dinov2_noise.errors import ConfigError, ImageError, OutputFolderError
+from dinov2_noise.files import OutputFolder, atomic_path, list_images, missing_outputs, require_outside
+from dinov2_noise.noise.encoding import check_format, encode
+from dinov2_noise.noise.models import NoiseModel
+from dinov2_noise.noise.pool import check_failures, complete_folder, require_skip_bad, run_jobs, worker_count
+from dinov2_noise.noise.registry import parse
 from dinov2_noise.noise.seeding import DEFAULT_SEED, noisy_uint8
 
 LABELS_NAME = "labels.txt"
@@ -28,12 +32,17 @@ def add_noise(
     noise: str | NoiseModel,
     base_seed: int = DEFAULT_SEED,
     workers: int | None = None,
+    image_format: str = "png",
+    shard: tuple[int, int] = (1, 1),
+    values: ValueRange = DTYPE_RANGE,
+    skip_bad: int = 0,
     progress: bool = True,
 ) -> int:
-    """Write a noisy PNG for every image of ``source`` under the same relative path in ``destination``.
+    """Write a noisy image for every image of ``source`` under the same relative path in ``destination``.
 
-    The result depends on source, noise and seed only, never on the number of workers or on interruptions; existing
-    outputs are kept. ``labels.txt`` of the source's root comes along. One bad image does not stop the others.
+    The result depends on source, noise, seed, range and format only, never on the number of workers or shards, or on
+    interruptions; existing outputs are kept. ``labels.txt`` of the source's root comes along. One bad image does not
+    stop the others. Images of more than 8 bits get their noise at full depth and are stored in 8.
 
     Args:
         source: the dataset's root. Seeds come from paths relative to it: a subfolder as root gives other noise.
@@ -41,43 +50,58 @@ def add_noise(
         noise: a model or its name, such as ``gauss255``.
         base_seed: chooses among realisations.
         workers: processes; by default one per core.
+        image_format: ``png`` or ``webp``, both without loss.
+        shard: (i, n): the i-th of n calls that share the images, i from 1. The manifest is complete once all are.
+        values: which stored values are black and white.
+        skip_bad: leave out so many images that cannot be read; the manifest lists them as ``skipped``.
         progress: show a bar on standard error.
 
     Returns:
         The number of images written now.
 
     Raises:
-        NoiseNameError, ConfigError: unknown noise, or fewer than one worker.
+        NoiseNameError: unknown noise.
+        ConfigError: fewer than one worker, a shard that does not exist, a lossy format, or a negative ``skip_bad``.
         MissingFolderError: ``source`` does not exist or holds no images.
         OutputFolderError: ``destination`` lies in ``source`` or holds other results, or two images would share an
             output.
-        ImageError: images could not be read; the manifest then stays incomplete.
+        ImageError: more images than ``skip_bad`` could not be read; the manifest then stays incomplete.
+        WriteError: a file cannot be written.
     """
     model = parse(noise) if isinstance(noise, str) else noise
-    workers = worker_count(workers)
+    workers, image_format, (number, shards) = worker_count(workers), check_format(image_format), shard
+    require_skip_bad(skip_bad)
+    if not 1 <= number <= shards:
+        raise ConfigError(f"shard {number} of {shards} does not exist: the first is 1/{shards}")
     source, destination = source.resolve(), destination.resolve()
     require_outside(destination, source)
     names = list_images(source, what="source folder")
     check_distinct_outputs(names)
-    parameters = {"source": str(source), "noise": model.name, "seed": base_seed, "format": "png"}
-    output = OutputFolder(destination, command="add-noise", parameters=parameters)
+    job = _Job(source, destination, model, base_seed, image_format, values)
+    output = OutputFolder(destination, command="add-noise", parameters=job.parameters())
     output.open()
     copy_labels(source, destination)
-    job = _Job(source, destination, model, base_seed)
-    pending = _without_output(names, destination)
-    if pending:
+    missing = job.missing(names)
+    if missing:
         output.reopen()
-    description = f"add-noise {model.name}" if progress else None
-    failures = run_jobs(job, pending, workers=workers, description=description)
-    if failures:
-        raise failure_summary(failures, total=len(names))
-    output.close(images=len(names))
-    return len(pending)
+    own = missing if shards == 1 else sorted(set(missing).intersection(names[number - 1 :: shards]))
+    failures = run_jobs(job, own, workers=workers, description=f"add-noise {model.name}" if progress else None)
+    check_failures(failures, total=len(names), skip_bad=skip_bad)
+    complete_folder(
+        output,
+        job,
+        source,
+        missing=job.missing(names),
+        failures=failures,
+        total=len(names),
+        skip_bad=skip_bad,
+    )
+    return len(own) - len(failures)
 
 
-def output_name(relative_path: str) -> str:
+def output_name(relative_path: str, image_format: str = "png") -> str:
     """Where in a noisy (or denoised) folder the image ``relative_path`` goes: the same place, as ``.png``."""
-    return str(PurePosixPath(relative_path).with_suffix(".png"))
+    return f"{posixpath.splitext(relative_path)[0]}.{image_format}"
 
 
 @dataclass(frozen=True)
@@ -88,32 +112,44 @@ class _Job:
     destination: Path
     noise: NoiseModel
     base_seed: int
+    image_format: str
+    values: ValueRange
+
+    def parameters(self) -> dict[str, object]:
+        """What decides the content of the folder."""
+        return {
+            "source": str(self.source),
+            "noise": self.noise.name,
+            "seed": self.base_seed,
+            "format": self.image_format,
+            **self.values.parameter(),
+        }
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Those of ``names`` that lack an output, in order."""
+        return missing_outputs(names, self.destination, partial(output_name, image_format=self.image_format))
 
     def __call__(self, relative_path: str) -> ImageError | None:
         """None, or why the image could not be read."""
         try:
-            clean = np.asarray(load_rgb(self.source / relative_path))
+            clean = load_pixels(self.source / relative_path, self.values)
         except ImageError as failure:
             return failure
         noisy = noisy_uint8(clean, self.noise, relative_path=relative_path, base_seed=self.base_seed)
-        save_png(noisy, self.destination / output_name(relative_path))
+        with atomic_path(self.destination / output_name(relative_path, self.image_format)) as temporary:
+            temporary.write_bytes(encode(noisy, self.image_format))
         return None
 
 
 def save_png(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write (H, W, 3) pixels, atomically.
+    """Write (H, W, 3) pixels of a picture rather than of noise, atomically.
 
     Raises:
-        DinoNoiseError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
-    try:
-        with atomic_path(path) as temporary:
-            # Level 1 with Huffman coding only: noise does not compress, and Pillow's default is five times slower.
-            Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1, compress_type=2)
-    except OSError as cause:
-        raise DinoNoiseError(
-            f"cannot write {path}: {cause}. Mend that and run the same command again: finished images are kept"
-        ) from cause
+    with atomic_path(path) as temporary:
+        # Level 1 with Huffman coding only: five times as fast as Pillow's default.
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1, compress_type=2)
 
 
 def check_distinct_outputs(names: Sequence[str]) -> None:
@@ -122,19 +158,14 @@ def check_distinct_outputs(names: Sequence[str]) -> None:
     Raises:
         OutputFolderError: two do.
     """
+    hashes = np.fromiter((hash(output_name(name)) for name in names), np.int64, len(names))
+    if len(np.unique(hashes)) == len(names):  # of a million names a tenth of the memory of a dictionary
+        return
     taken: dict[str, str] = {}
     for name in names:
         other = taken.setdefault(output_name(name), name)
         if other != name:
             raise OutputFolderError(f"{other} and {name} would both become {output_name(name)}: rename one of them")
-
-
-def _without_output(names: Sequence[str], destination: Path) -> list[str]:
-    try:
-        done = set(list_images(destination))
-    except MissingFolderError:
-        return list(names)
-    return [name for name in names if output_name(name) not in done]
 
 
 def copy_labels(source: Path, destination: Path) -> None:

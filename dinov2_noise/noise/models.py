@@ -1,16 +1,17 @@
-"""Noise models of "Ditch the Denoiser" (arXiv 2505.12191), and the names they are called by.
+"""The published noise models: image in [0, 1] → noisy image in [0, 1]; and what every model is.
 
-An image x is a float64 array (H, W, C) in [0, 1]; so is the noisy image y. Noise is independent per pixel and channel,
-and drawn by one call of the generator over the whole array, so that a seed defines an image bit for bit.
+Source: "Ditch the Denoiser: Emergence of Noise Robustness in Self-Supervised Learning from Data Curriculum", 2025,
+arXiv 2505.12191. The image x is in [0, 1]; so is the noisy image y. Noise is independent per pixel and channel, and
+drawn by one call of the generator over the whole array, so that a seed defines an image bit for bit.
+
+More models are in `physics` and `correlated`; `registry` has them all by name.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,12 @@ FloatArray = NDArray[np.float64]
 
 
 class NoiseModel(Protocol):
-    """What turns a clean image into a noisy one; a model is hashable, picklable and holds no random state."""
+    """What turns a clean image into a noisy one; a model is hashable, picklable and holds no random state.
+
+    A model that draws value by value may say so by an attribute ``in_order = True``: consecutive parts of an image,
+    sampled one after the other as flat arrays, then are the sampled image. It is sampled in parts that fit a core's
+    cache, which is faster. Of any other model ``sample`` is called once, with the whole image.
+    """
 
     @property
     def name(self) -> str:
@@ -30,12 +36,12 @@ class NoiseModel(Protocol):
         ...
 
     def sample(self, image: FloatImage, rng: np.random.Generator) -> FloatImage:
-        """One noisy realisation of ``image`` (H, W, C) in [0, 1], clipped to [0, 1]."""
+        """One noisy realisation of ``image`` (H, W, C) in [0, 1], clipped to [0, 1]; a new array."""
         ...
 
 
 class PixelNoise(NoiseModel, Protocol):
-    """A noise model that acts on each pixel by itself, and whose distribution is known."""
+    """A noise model of which the distribution of each pixel by itself is known, and depends on its true value alone."""
 
     def exceeds(self, x: FloatArray, threshold: FloatArray) -> FloatArray:
         """P(y >= threshold), exact, of the noisy (clipped) value y of a pixel whose true value is ``x``.
@@ -56,16 +62,20 @@ class Gaussian:
     """
 
     sigma_255: float
+    in_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_level("gauss", self.sigma_255)
+        check_level("gauss", self.sigma_255)
 
     @property
     def name(self) -> str:
-        return f"gauss{_shortest(self.sigma_255)}"
+        return f"gauss{shortest(self.sigma_255)}"
 
     def sample(self, image: FloatImage, rng: np.random.Generator) -> FloatImage:
-        return np.clip(image + rng.normal(size=image.shape, scale=self.sigma_255 / 255), 0.0, 1.0)
+        noisy = rng.standard_normal(image.shape)
+        noisy *= self.sigma_255 / 255
+        noisy += image
+        return clip(noisy)
 
     def exceeds(self, x: FloatArray, threshold: FloatArray) -> FloatArray:
         """See `PixelNoise.exceeds`."""
@@ -81,16 +91,17 @@ class Shot:
     """
 
     photons: float
+    in_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_level("shot", self.photons)
+        check_level("shot", self.photons)
 
     @property
     def name(self) -> str:
-        return f"shot{_shortest(self.photons)}"
+        return f"shot{shortest(self.photons)}"
 
     def sample(self, image: FloatImage, rng: np.random.Generator) -> FloatImage:
-        return np.clip(rng.poisson(image * self.photons) / self.photons, 0.0, 1.0)
+        return clip(rng.poisson(image * self.photons) / self.photons)
 
     def exceeds(self, x: FloatArray, threshold: FloatArray) -> FloatArray:
         """See `PixelNoise.exceeds`."""
@@ -112,42 +123,30 @@ class Speckle:
     """
 
     sigma: float
+    in_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_level("speckle", self.sigma)
+        check_level("speckle", self.sigma)
 
     @property
     def name(self) -> str:
         return f"speckle{float(self.sigma)!r}"
 
     def sample(self, image: FloatImage, rng: np.random.Generator) -> FloatImage:
-        return np.clip(image + image * rng.normal(size=image.shape, scale=self.sigma), 0.0, 1.0)
+        noisy = rng.standard_normal(image.shape)
+        noisy *= self.sigma
+        noisy *= image
+        noisy += image
+        return clip(noisy)
 
     def exceeds(self, x: FloatArray, threshold: FloatArray) -> FloatArray:
         """See `PixelNoise.exceeds`."""
         return clipped_above(threshold, normal_above(threshold - x, x * self.sigma))
 
 
-FAMILIES: dict[str, Callable[[float], PixelNoise]] = {"gauss": Gaussian, "shot": Shot, "speckle": Speckle}
-
-_NAME = re.compile(r"(?P<family>[a-z]+)(?P<level>[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)")
-_VALID = (
-    "valid are gauss<sigma on the 8-bit scale> (published: gauss50, gauss100, gauss255), "
-    "shot<photons at full intensity> (shot10, shot3, shot1) and "
-    "speckle<sigma relative to the signal> (speckle0.4, speckle0.7, speckle1.0), with any level above 0"
-)
-
-
-def parse(name: str) -> PixelNoise:
-    """The noise model called ``name``, such as ``gauss255``, ``shot3`` or ``speckle0.4``.
-
-    Raises:
-        NoiseNameError: the family is unknown, or the level is missing, not a number, or not above 0.
-    """
-    match = _NAME.fullmatch(name)
-    if match is None or match["family"] not in FAMILIES:
-        raise NoiseNameError(f"unknown noise {name!r}: {_VALID}")
-    return FAMILIES[match["family"]](float(match["level"]))
+def clip(noisy: FloatArray) -> FloatArray:
+    """``noisy``, an array of one's own, clipped in place to [0, 1]."""
+    return np.clip(noisy, 0.0, 1.0, out=noisy)
 
 
 def clipped_above(threshold: FloatArray, above: FloatArray) -> FloatArray:
@@ -164,11 +163,16 @@ def normal_above(distance: FloatArray, sigma: FloatArray) -> FloatArray:
     return probability
 
 
-def _check_level(family: str, level: float) -> None:
-    if not (math.isfinite(level) and level > 0):
-        raise NoiseNameError(f"noise {family} with level {level}: the level must be above 0; {_VALID}")
+def check_level(family: str, level: float, *, what: str = "level", below: float = math.inf) -> None:
+    """Raise NoiseNameError unless 0 < level < ``below``; ``what`` names it in the message."""
+    if not 0 < level < below:
+        most = "" if below == math.inf else f" and below {shortest(below)}"
+        raise NoiseNameError(
+            f"noise {family} with {what} {shortest(level)}: the {what} must be above 0{most}; "
+            "see `dinov2-noise add-noise --list`"
+        )
 
 
-def _shortest(level: float) -> str:
+def shortest(level: float) -> str:
     """255.0 as "255", 0.5 as "0.5": without loss, so that a name parses back to the same model."""
     return repr(float(level)).removesuffix(".0")

@@ -5,20 +5,31 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
 
 from dinov2_noise.errors import ConfigError, DinoNoiseError, ImageError
+from dinov2_noise.files import OutputFolder
 from dinov2_noise.progress import track
 
 ImageJob = Callable[[str], ImageError | None]
 """Makes what belongs to one relative path; returns why the image could not be used. Picklable."""
 
 _CHUNK_IMAGES = 16
+_AHEAD = 8  # chunks given out per process: enough that none waits for one slow chunk
+_SHOWN = 20  # images left out that are named in the warning; the manifest has all
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def worker_count(workers: int | None) -> int:
@@ -51,39 +62,124 @@ def run_jobs(
     Raises:
         DinoNoiseError: a worker process was killed.
     """
+    results = stream_jobs(job, names, workers=workers, description=description, chunk_images=chunk_images)
+    return [failure for failure in results if failure is not None]
+
+
+def stream_jobs(
+    job: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    workers: int,
+    description: str | None,
+    chunk_images: int = _CHUNK_IMAGES,
+) -> Iterator[R]:
+    """Yield what ``job`` returns for each item, in their order; arguments and errors as for `run_jobs`.
+
+    ``job`` is pickled once per chunk: it should be small.
+    """
     # A few chunks per process at least: else some would stand idle where images are few.
-    chunk_images = max(1, min(chunk_images, len(names) // (4 * workers)))
-    with _mapping(min(workers, len(names)), chunk_images) as mapping:
+    chunk_images = max(1, min(chunk_images, len(items) // (4 * workers)))
+    with _mapping(min(workers, len(items)), chunk_images) as mapping:
         # The processes start here, before the bar starts its thread: forking a process with threads is unsafe.
-        results: Iterable[ImageError | None] = mapping(job, names)
-        if description is not None and names:
-            results = track(results, total=len(names), description=description)
-        return [failure for failure in results if failure is not None]
+        results: Iterable[R] = mapping(job, items)
+        if description is not None and items:
+            results = track(results, total=len(items), description=description)
+        yield from results
 
 
-def failure_summary(failures: Sequence[ImageError], *, total: int) -> ImageError:
-    """One error that names the first five of ``failures`` and counts all."""
+def failure_summary(failures: Sequence[ImageError], *, total: int, skip_bad: int = 0) -> ImageError:
+    """One error that names the first five of ``failures`` and counts all; ``skip_bad`` may have been left out."""
     others = "".join(f"\n  {failure.path}: {failure.cause}" for failure in failures[1:5])
     more = f"\n  … and {len(failures) - 5} more" if len(failures) > 5 else ""
+    way_out = f" Or leave them out with --skip-bad {len(failures)}." if len(failures) < total else ""
+    allowed = f", and --skip-bad allows {skip_bad}" if skip_bad else ""
     first = failures[0]
     return ImageError(
         first.path,
-        f"{first.cause} ({len(failures)} of {total} images failed){others}{more}\n"
-        "Repair or remove them and run the same command again: finished images are kept.",
+        f"{first.cause} ({len(failures)} of {total} images failed{allowed}){others}{more}\n"
+        f"Repair or remove them and run the same command again: finished images are kept.{way_out}",
     )
+
+
+def check_failures(failures: Sequence[ImageError], *, total: int, skip_bad: int = 0) -> list[str]:
+    """Let at most ``skip_bad`` images be left out, and name them on standard error.
+
+    Args:
+        failures: why images could not be used.
+        total: of all images.
+        skip_bad: how many may be left out.
+
+    Returns:
+        Their paths, sorted, each once; for the manifest, as ``skipped``.
+
+    Raises:
+        ImageError: more images are bad, or all are.
+        ConfigError: ``skip_bad`` is negative.
+    """
+    require_skip_bad(skip_bad)
+    causes = {failure.path: failure for failure in failures}
+    if not causes:
+        return []
+    if len(causes) > skip_bad or len(causes) >= total:
+        raise failure_summary(list(causes.values()), total=total, skip_bad=skip_bad)
+    shown = "".join(f"\n  {path}: {failure.cause}" for path, failure in sorted(causes.items())[:_SHOWN])
+    more = f"\n  … and {len(causes) - _SHOWN} more" if len(causes) > _SHOWN else ""
+    print(f"warning: left out {len(causes)} of {total} images:{shown}{more}", file=sys.stderr)
+    return sorted(map(str, causes))
+
+
+def require_skip_bad(skip_bad: int) -> None:
+    """Raise ConfigError for a negative number of images."""
+    if skip_bad < 0:
+        raise ConfigError(f"skip-bad must be 0 or more images, not {skip_bad}")
+
+
+def complete_folder(
+    output: OutputFolder,
+    job: ImageJob,
+    source: Path,
+    *,
+    missing: Sequence[str],
+    failures: Sequence[ImageError],
+    total: int,
+    skip_bad: int,
+    **facts: Any,
+) -> None:
+    """Complete the manifest if no more than ``skip_bad`` images are missing and all of these are bad.
+
+    Args:
+        output: the folder.
+        job: makes an image, or only reads it; one that is missing and not among ``failures`` is tried, for another
+            shard may have met it.
+        source: folder of the images.
+        missing: relative paths of the images without output, sorted.
+        failures: why images could not be used, of those that this call has tried.
+        total: of all images.
+        skip_bad: how many may be left out, of all shards together.
+        **facts: for the manifest.
+    """
+    if len(missing) > skip_bad:
+        return
+    known = {str(failure.path) for failure in failures}
+    for name in missing:
+        if str(source / name) not in known and job(name) is None:
+            return  # what another shard has yet to make
+    skipped = [str(source / name) for name in missing]
+    output.close(images=total - len(skipped), **facts, **({"skipped": skipped} if skipped else {}))
 
 
 @contextmanager
 def _mapping(
     workers: int, chunk_images: int
-) -> Iterator[Callable[[ImageJob, Sequence[str]], Iterable[ImageError | None]]]:
+) -> Iterator[Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]]:
     """``map``, or the same over processes; leaving the block early drops what has not begun."""
     if workers <= 1:
         yield map
         return
     pool = ProcessPoolExecutor(workers, initializer=_prepare_worker)
     try:
-        yield partial(pool.map, chunksize=chunk_images)
+        yield partial(_map_ahead, pool, chunk_images, _AHEAD * workers)
     except BrokenProcessPool as cause:
         raise DinoNoiseError(
             "a worker process was killed, most often for lack of memory: run the same command with fewer workers "
@@ -91,6 +187,32 @@ def _mapping(
         ) from cause
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _map_ahead(
+    pool: ProcessPoolExecutor, size: int, ahead: int, job: Callable[[T], R], items: Sequence[T]
+) -> Iterator[R]:
+    """``pool.map`` in constant memory: that one would make a waiting task of each chunk of a million images at once.
+
+    The first tasks are given out at the call, not at the first result.
+    """
+    starts = iter(range(0, len(items), size))
+
+    def give_out(count: int) -> Iterator[Future[list[R]]]:
+        return (pool.submit(_run_chunk, job, items[start : start + size]) for start in islice(starts, count))
+
+    waiting = deque(give_out(ahead))
+
+    def results() -> Iterator[R]:
+        while waiting:
+            yield from waiting.popleft().result()
+            waiting.extend(give_out(1))
+
+    return results()
+
+
+def _run_chunk(job: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    return [job(item) for item in items]
 
 
 def _prepare_worker() -> None:

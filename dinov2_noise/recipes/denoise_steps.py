@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dinov2_noise.data import parse_dataset_string, refuse_fresh
 from dinov2_noise.denoise.train import WEIGHTS_NAME
-from dinov2_noise.errors import ConfigError
+from dinov2_noise.errors import ConfigError, DinoNoiseError
 from dinov2_noise.files import MANIFEST_NAME
 from dinov2_noise.recipes.steps import CommandLineStep, flags
+from dinov2_noise.recipes.upstream_steps import dataset_paths
+
+_DATASET_STRING = re.compile(r"\w+:\w+=")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +69,18 @@ class DenoiseTrainStep(DenoiseStep):
     images_per_class: int | None = None
     min_side: int | None = None
     max_side: int | None = None
+    range: str | None = None
+    skip_bad: int | None = None
+
+    no_influence = ("skip_bad",)
 
     def check(self, key: str) -> None:
         super().check(key)
+        if _DATASET_STRING.match(self.noisy):
+            try:
+                refuse_fresh(parse_dataset_string(self.noisy))
+            except DinoNoiseError as cause:
+                raise ConfigError(f"{key}.noisy: {cause}") from cause
         if self.per_class is not None and self.images_per_class is not None:
             raise ConfigError(f"{key}: per_class and images_per_class are the same setting: leave one out")
         if self.batch_size is not None and self.batch_size % self.processes:
@@ -83,13 +97,16 @@ class DenoiseTrainStep(DenoiseStep):
     def bound_command(self, processes: int) -> list[str]:
         names = (
             *("epochs", "steps", "batch_size", "crop", "lr", "n_feature", "residual", "stride", "ema", "precision"),
-            *("seed", "per_class", "images_per_class", "min_side", "max_side"),
+            *("seed", "per_class", "images_per_class", "min_side", "max_side", "range", "skip_bad"),
         )
         options = [*flags(self, *names), *_gpus(processes)]
         return ["dinov2-noise", "denoise", "train", self.noisy, self.output, *options]
 
     def reads(self) -> list[Path]:
-        return [Path(self.noisy)]
+        if _DATASET_STRING.match(self.noisy) is None:
+            return [Path(self.noisy)]
+        without = ":".join(token for token in self.noisy.split(":") if not token.startswith("denoised="))
+        return dataset_paths(without)  # as the command does: the twins are what is to be made
 
     def writes(self) -> list[Path]:
         return [Path(self.output), Path(self.output) / MANIFEST_NAME, Path(self.output) / WEIGHTS_NAME]
@@ -111,8 +128,10 @@ class DenoiseApplyStep(DenoiseStep):
     max_pixels: int | None = None
     precision: str | None = None
     debias: str | None = None
+    range: str | None = None
+    skip_bad: int | None = None
 
-    no_influence = ("batch_size",)
+    no_influence = ("batch_size", "skip_bad")
 
     def check(self, key: str) -> None:
         super().check(key)
@@ -120,7 +139,7 @@ class DenoiseApplyStep(DenoiseStep):
             raise ConfigError(f"{key}: give either weights or model")
 
     def bound_command(self, processes: int) -> list[str]:
-        names = ("weights", "model", "batch_size", "padding", "max_pixels", "precision", "debias")
+        names = ("weights", "model", "batch_size", "padding", "max_pixels", "precision", "debias", "range", "skip_bad")
         model_options = [word for option in self.model_option or [] for word in ("--model-option", option)]
         options = [*flags(self, *names), *model_options, *_gpus(processes)]
         return ["dinov2-noise", "denoise", "apply", self.noisy, self.output, *options]

@@ -15,10 +15,11 @@ from dinov2_noise.evaluation.records import versions
 from dinov2_noise.launch import LaunchError
 from dinov2_noise.recipes.ledger import StepRecord
 from dinov2_noise.recipes.plan import DONE, Plan, differing
-from dinov2_noise.recipes.process import StoppedError, executable, locked, now, run_logged
+from dinov2_noise.recipes.process import StoppedError, executable, now, run_logged
 from dinov2_noise.recipes.results import save_record
 from dinov2_noise.recipes.steps import Step
 from dinov2_noise.recipes.upstream_steps import ProbeStep, TrainStep
+from dinov2_noise.writing import locked
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def execute(plan: Plan, name: str, task: Task | None = None) -> None:
     """Run one step unless it is done; steps it needs must be.
 
     Raises:
-        LaunchError: a needed step is not done, the step failed, or it is being run by another process.
+        LaunchError: a needed step is not done, or the step failed. BusyError: another process runs it.
         OutputFolderError: its inputs changed since its folder was begun.
     """
     task = task or Task.current(os.environ)
@@ -69,7 +70,7 @@ def set_aside(plan: Plan, name: str) -> Path | None:
     """Forget that step ``name`` was done, and rename its folder if it has one; returns the new name.
 
     Raises:
-        LaunchError: it is being run.
+        BusyError: it is being run.
     """
     with _lock(plan, name):
         plan.record_path(name).unlink(missing_ok=True)

@@ -16,11 +16,6 @@ from typing import IO
 from dinov2_noise.errors import DinoNoiseError
 from dinov2_noise.launch import LaunchError, last_line
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
 _GRACE_S = 30.0  # a training loop finishes its step, add-noise the images at work
 
 
@@ -73,26 +68,6 @@ def signals_as_errors() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def locked(path: Path, what: str) -> Iterator[IO[str] | None]:
-    """Hold a lock on ``path`` in the block; None where the file system has no locks.
-
-    Raises:
-        LaunchError: another process holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as stream:
-        try:
-            if fcntl is not None:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as cause:
-            raise LaunchError(f"{what} is being run by another process: wait for it, or end it first") from cause
-        except OSError:  # some network file systems refuse
-            yield None
-            return
-        yield stream
 
 
 def now() -> str:

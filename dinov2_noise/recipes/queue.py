@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinov2_noise.files import write_json
-from dinov2_noise.launch import LaunchError
+from dinov2_noise.slurm import queued_ids
 
 if TYPE_CHECKING:
     from dinov2_noise.recipes.plan import Plan
@@ -33,16 +30,8 @@ def queued_jobs(plan: Plan) -> dict[str, str]:
         LaunchError: ``squeue`` fails.
     """
     noted = {name: job_path(plan, name) for name in plan.order if job_path(plan, name).exists()}
-    if not noted or shutil.which("squeue") is None:
+    if not noted:
         return {}
-    found = _squeue()
+    found = queued_ids()
     jobs = {name: str(json.loads(path.read_text(encoding="utf-8"))["job_id"]) for name, path in noted.items()}
     return {name: job_id for name, job_id in jobs.items() if job_id in found}
-
-
-def _squeue() -> set[str]:
-    command = ["squeue", "--noheader", "--format=%i", f"--user={getpass.getuser()}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise LaunchError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-    return set(done.stdout.split())

@@ -9,7 +9,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from dinov2_noise.data import default_extra, parse_dataset_string
+from dinov2_noise.data import default_extra, make, parse_dataset_string
 from dinov2_noise.errors import DinoNoiseError, MetadataError
 from dinov2_noise.evaluation.corruption_compare import accuracies, rows_of
 from dinov2_noise.evaluation.corruption_summary import Summary
@@ -94,6 +94,8 @@ def _read_corruptions(probe: CorruptionsStep) -> tuple[str, float, dict[str, Any
 
 def _n_images(dataset: str) -> int:
     spec = parse_dataset_string(dataset)
+    if spec.split is None or spec.subset is not None:
+        return len(make(dataset))  # type: ignore[arg-type]
     path = (spec.extra or default_extra(spec.root)) / f"entries-{spec.split}.npy"
     try:
         return len(np.load(path, mmap_mode="r"))

@@ -57,7 +57,7 @@ def force(plan: Plan, names: Sequence[str]) -> None:
 
     Raises:
         ConfigError: there is no such step.
-        LaunchError: it is queued as a SLURM job, or being run.
+        LaunchError: it is queued as a SLURM job. BusyError: it is being run.
     """
     for name in names:
         choose(name, plan.order, "step of --force")

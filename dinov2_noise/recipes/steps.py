@@ -95,12 +95,16 @@ class NoiseStep(CommandLineStep):
     noise: str
     seed: int = 42
     workers: int | None = None
+    format: str | None = None
+    range: str | None = None
+    skip_bad: int | None = None
 
     continues = True
-    no_influence = ("workers",)
+    no_influence = ("workers", "skip_bad")
 
     def command(self) -> list[str]:
-        return ["dinov2-noise", "add-noise", self.source, self.output, *flags(self, "noise", "seed", "workers")]
+        options = flags(self, "noise", "seed", "workers", "format", "range", "skip_bad")
+        return ["dinov2-noise", "add-noise", self.source, self.output, *options]
 
     def reads(self) -> list[Path]:
         return [Path(self.source)]

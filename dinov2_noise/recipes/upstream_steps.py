@@ -236,9 +236,10 @@ class LinearStep(ProbeStep):
 
 
 def dataset_paths(dataset: str) -> list[Path]:
-    """Folders that a dataset string reads."""
+    """Folders and files that a dataset string reads."""
     spec = parse_dataset_string(dataset)
-    paths = [spec.root, *([spec.denoised] if spec.denoised else [])]
+    subset = spec.subset.file if spec.subset else None
+    paths = [spec.root, *filter(None, (spec.denoised, spec.list_file, subset))]
     if spec.name == "ImageNet":
         paths.append(spec.extra or default_extra(spec.root))
     elif spec.extra:

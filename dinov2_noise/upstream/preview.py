@@ -19,7 +19,9 @@ from dinov2_noise.configs import register_guard
 from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.frequency import Crops, check_crops
 from dinov2_noise.curriculum.sampler import Draw
+from dinov2_noise.curriculum.sections import parse_loader
 from dinov2_noise.curriculum.stages import build
+from dinov2_noise.upstream.data.loaders import require_fast
 
 # Of upstream's normalisation (dinov2/data/transforms.py).
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -50,11 +52,13 @@ def crops(
         global_crops_size=cfg.crops.global_crops_size,
         local_crops_size=cfg.crops.local_crops_size,
     )
+    transform.augmentation = parse_loader(cfg.get("loader")).augmentation
+    require_fast(cfg.train.dataset_path, transform.augmentation)
     sizes = Crops.from_config(cfg)
     check_crops(config.stages, sizes)
     curriculum = build(config, cfg.train.OFFICIAL_EPOCH_LENGTH, sizes)
     views = StagedViews(curriculum, cfg.train.seed)
-    source: Any = data.make(cfg.train.dataset_path, transform, None)
+    source: Any = data.make(cfg.train.dataset_path, transform, None, knows_epoch=True)
     shown = curriculum.stages[stage]
     view = "denoised" if shown.view == "denoised" else "noisy"
     sample = views(source, Draw(index, stage, number, view, shown.first_iteration if iteration is None else iteration))

@@ -12,7 +12,7 @@ import torch
 
 from dinov2_noise.curriculum.config import CurriculumConfig
 from dinov2_noise.curriculum.schedules import FloatArray, ScheduleSettings, StagedSchedules, staged_schedules
-from dinov2_noise.curriculum.sections import HealthConfig, StepConfig
+from dinov2_noise.curriculum.sections import HealthConfig, LoaderConfig, StepConfig
 from dinov2_noise.curriculum.stages import Curriculum, Stage
 from dinov2_noise.errors import PluginError
 
@@ -23,8 +23,8 @@ class Run:
 
     Attributes:
         cfg: upstream's merged config; upstream goes on changing it (it sets ``optim.lr``), so schedules are built
-        when first asked for. config: our section ``curriculum``. curriculum: the same, in iterations. step, health:
-        our sections of these names. optimizer: upstream's optimizer, known once its checkpointer has been built.
+        when first asked for. config: our section ``curriculum``. curriculum: the same, in iterations. step, health,
+        loader: our sections of these names. optimizer: upstream's, known once its checkpointer has been built.
         metrics: upstream's `MetricLogger` of the training, known once its loop begins.
         first_iteration: where training begins, 0 unless it resumes. n_images: of the data set, once it is known;
         saved_n_images: in the checkpoint resumed from.
@@ -36,6 +36,7 @@ class Run:
     curriculum: Curriculum
     step: StepConfig = field(default_factory=StepConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
     optimizer: torch.optim.Optimizer | None = None
     metrics: Any | None = None
     first_iteration: int = 0
@@ -118,15 +119,23 @@ class Run:
         ]
 
 
+UPSTREAMS_LOADER = LoaderConfig(augmentation="upstream")
 _current: Run | None = None
+_loader = UPSTREAMS_LOADER
 
 
-def start(run: Run | None) -> None:
-    """Make ``run`` the one that the seams serve; None for a config without our sections."""
-    global _current
+def start(run: Run | None, loader: LoaderConfig = UPSTREAMS_LOADER) -> None:
+    """Make ``run`` the one that the seams serve; None for a config without a curriculum, maybe with a ``loader``."""
+    global _current, _loader
     _current = run
+    _loader = loader if run is None else run.loader
 
 
 def current() -> Run | None:
     """The run of this process, or None when upstream runs as it is."""
     return _current
+
+
+def loader() -> LoaderConfig:
+    """How images are made ready in this process."""
+    return _loader

@@ -16,7 +16,7 @@ from dinov2_noise.configs import config_file, names, read, register_guard
 from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.frequency import Crops, check_crops
 from dinov2_noise.curriculum.schedules import ScheduleSettings, staged_schedules
-from dinov2_noise.curriculum.sections import parse_health, parse_step
+from dinov2_noise.curriculum.sections import parse_health, parse_loader, parse_step
 from dinov2_noise.data.strings import parse_dataset_string
 from dinov2_noise.errors import ConfigError
 from dinov2_noise.upstream import runtime
@@ -60,6 +60,7 @@ def test_every_config_passes_our_checks(merged: dict[str, Any]) -> None:
         check_crops(config.stages, Crops.from_config(cfg))
         step = parse_step(cfg.get("step"), batch_size=cfg.train.batch_size_per_gpu)
         parse_health(cfg.get("health"))
+        parse_loader(cfg.get("loader"))
         spec = parse_dataset_string(cfg.train.dataset_path)
         needs_twins = any(stage.noisy_share != (1.0, 1.0) or stage.anchor is not None for stage in config.stages)
         assert (spec.denoised is not None) == needs_twins, name

@@ -40,6 +40,12 @@ def test_numbers_count_and_the_stage_is_that_of_the_iteration() -> None:
     assert [draw.iteration for draw in drawn] == [number // 4 for number in range(60)]
 
 
+def test_the_epoch_counts_passes_over_the_data_whatever_the_ranks() -> None:
+    assert [draw.epoch for draw in draws(15)] == [number // SAMPLES for number in range(60)]
+    second = draws(15, rank=1, world=2, start=3)
+    assert [draw.epoch for draw in second] == [draw.number // SAMPLES for draw in second]
+
+
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_together_draw_what_one_rank_with_the_joint_batch_draws(world: int) -> None:
     # 12 iterations of 4 * world draws: batches straddle passes over 23 images

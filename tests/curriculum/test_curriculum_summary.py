@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.schedules import ScheduleSettings
-from dinov2_noise.curriculum.sections import StepConfig
+from dinov2_noise.curriculum.sections import LoaderConfig, StepConfig
 from dinov2_noise.curriculum.summary import Setting, describe, of_run, precision
 
 SETTINGS = ScheduleSettings(
@@ -58,6 +58,7 @@ def test_the_published_curriculum() -> None:
         "  peak LR          stage 1: 0.004 in the config, 0.000791 after the rule sqrt_wrt_1024",
         "  precision        fp32 throughout",
         "  attention        built-in",
+        "  augmentation     fast",
     ]
 
 
@@ -145,8 +146,8 @@ def test_numbers_come_from_the_merged_config() -> None:
         }
     )
     config = parse_curriculum({"stages": [{"name": "noisy", "epochs": 2, "view": "noisy"}]}, total_epochs=2)
-    text = of_run(cfg, config, StepConfig(), n_images=40, world_size=3, attention="xFormers")
+    text = of_run(cfg, config, StepConfig(), LoaderConfig("upstream"), n_images=40, world_size=3, attention="xFormers")
     assert "48 = 3 processes x 16" in text
     assert "2 epochs = 10 iterations = 12 passes" in text
     assert "fp32 throughout; gradients summed in fp32; gradient scaler off" in text
-    assert text.endswith("attention        xFormers")
+    assert text.endswith("attention        xFormers\n  augmentation     upstream")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dinov2_noise.data import build_index, default_extra
-from dinov2_noise.data.index import UNLABELLED, decode_path, encode_paths
+from dinov2_noise.data.metadata import UNLABELLED, decode_path, encode_paths
 from dinov2_noise.errors import MetadataError, MissingFolderError
 
 
@@ -104,7 +104,9 @@ def test_extra_elsewhere_and_again_after_a_change(tmp_path):
     assert sorted(path.name for path in extra.iterdir()) == [
         "class-ids-TRAIN.npy",
         "class-names-TRAIN.npy",
+        "dinov2-noise-index.json",
         "entries-TRAIN.npy",
+        "listing.txt",
         "paths-TRAIN.npy",
     ]
 

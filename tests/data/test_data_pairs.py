@@ -1,5 +1,6 @@
 """Pairs: twins under any suffix, and what is missing or of another size is named."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,11 @@ import pytest
 from PIL import Image
 
 from dinov2_noise.data import build_index, check_pairs, make
+from dinov2_noise.data.listing import walk
+from dinov2_noise.data.pairs import check_range, find_twin, is_vouched_for
+from dinov2_noise.decoding import parse_range
 from dinov2_noise.errors import MissingFolderError, PairError
+from dinov2_noise.files import list_images
 
 NAMES = [f"train/{c}/{c}_{number}.v2.jpg" for c in "ab" for number in range(4)]
 
@@ -87,3 +92,73 @@ def test_extra_twins_do_no_harm(roots):
     check_pairs(NAMES[:3], roots[1])
     with pytest.raises(PairError, match="1 of 2 images"):
         check_pairs([NAMES[0], "train/a/a_0.png"], roots[1])
+
+
+@pytest.mark.parametrize("count", [None, 2, 10**6])
+def test_a_look_at_each_and_a_walk_through_all_find_the_same(roots, count):
+    names = [*NAMES, "train/a/a_9.png", "train/c/a_0.png"]
+    with pytest.raises(PairError, match=rf"2 of {count if count == 2 else 10} images.*\n  train/a/a_9.png\n  train/c"):
+        check_pairs(names, roots[1], count=count)
+    (roots[1] / "stray.png").write_bytes(b"")
+    (roots[1] / "train/a/deep").mkdir()
+    (roots[1] / "train/empty").mkdir()
+    (roots[1] / "train/a/deep/1.PNG").write_bytes(b"")
+    (roots[1] / "train/a/.hidden.png").write_bytes(b"")
+    check_pairs(["stray.tif", "train/a/deep/1.png", *NAMES], roots[1], count=count)
+    assert sorted(path for paths in walk(roots[1]) for path in paths) == list_images(roots[1])
+
+
+def test_a_denoised_folder_that_is_empty_or_missing(roots, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for count in (None, len(NAMES)):
+        with pytest.raises(MissingFolderError, match="holds no images"):
+            check_pairs(NAMES, tmp_path / "empty", count=count)
+        with pytest.raises(MissingFolderError, match="does not exist"):
+            check_pairs(NAMES, tmp_path / "nowhere", count=count)
+
+
+@pytest.mark.parametrize(
+    ("changed", "facts", "trusted"),
+    [
+        ({}, {}, True),
+        ({"source": "/elsewhere", "source_parameters": {"source": "ROOT"}}, {}, True),
+        ({"source": "/elsewhere"}, {}, False),
+        ({}, {"images": 7}, False),
+        ({}, {"skipped": ["a"]}, False),
+        ({}, {"complete": False}, False),
+        ({}, {"command": "something else"}, False),
+    ],
+)
+def test_when_a_manifest_is_believed(roots, changed, facts, trusted):
+    noisy, denoised = roots
+    parameters = {"source": str(noisy.resolve()), **changed}
+    if "source_parameters" in changed:
+        parameters["source_parameters"] = {"source": str(noisy.resolve())}
+    manifest = {"command": "denoise apply", "parameters": parameters, "complete": True, "images": 8, **facts}
+    (denoised / "manifest.json").write_text(json.dumps(manifest))
+    listed = [Path(name).with_suffix(".png").as_posix() for name in NAMES]
+    assert is_vouched_for(denoised, noisy, len(NAMES), listed.__getitem__) == trusted
+    (denoised / listed[3]).unlink()
+    assert not is_vouched_for(denoised, noisy, len(NAMES), listed.__getitem__)
+    with pytest.raises(PairError, match="1 of 8 images"):
+        make(f"ImageFolder:root={noisy}:denoised={denoised}")
+
+
+def test_a_manifest_of_somebody_else_is_passed_over(roots):
+    (roots[1] / "manifest.json").write_text("[1, 2")
+    make(_texts(roots)[0])
+
+
+@pytest.mark.parametrize("suffix", [".PNG", ".WEBP", ".BMP", ".TIFF", ".JPEG"])
+def test_twins_may_have_suffixes_in_capitals(tmp_path, suffix):
+    Image.new("RGB", (8, 8)).save(tmp_path / f"1{suffix}")
+    assert find_twin(tmp_path, "1.jpg") == f"1{suffix}"
+
+
+def test_of_twins_that_others_made_no_range_is_known(tmp_path):
+    check_range(parse_range("fixed:0,4095"), tmp_path, tmp_path)
+    manifest = {"command": "denoise apply", "parameters": {"source": str(tmp_path), "range": "fixed:0,4095"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    check_range(parse_range("fixed:0,4095"), tmp_path, tmp_path)
+    with pytest.raises(PairError, match=r"range dtype, and .* was made with fixed:0,4095"):
+        check_range(parse_range("dtype"), tmp_path, tmp_path)

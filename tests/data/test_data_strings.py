@@ -1,11 +1,13 @@
 """Dataset strings: the whole grammar, and an error for everything else that lists what is valid."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from dinov2_noise.data import DATASETS, DatasetSpec, make, parse_dataset_string, register_dataset
-from dinov2_noise.errors import DatasetStringError, NoiseNameError
+from dinov2_noise.data import DATASETS, DatasetSpec, Subset, make, parse_dataset_string, register_dataset
+from dinov2_noise.decoding import parse_range
+from dinov2_noise.errors import DatasetStringError, MissingFolderError, NoiseNameError
 from dinov2_noise.noise import Gaussian, Shot, Speckle
 from dinov2_noise.noise.corruptions import Corruption
 
@@ -49,6 +51,31 @@ from dinov2_noise.noise.corruptions import Corruption
             "ImageFolder:root=/r:corruption=snow/1,size=112",
             DatasetSpec("ImageFolder", Path("/r"), corruption=Corruption("snow", 1), corruption_size=112),
         ),
+        ("ImageFolder:root=/r:noise=none", DatasetSpec("ImageFolder", Path("/r"))),
+        (
+            "ImageFolder:root=/r:noise=shot3,mode=fresh,seed=7",
+            DatasetSpec("ImageFolder", Path("/r"), noise=Shot(3), noise_seed=7, noise_mode="fresh"),
+        ),
+        ("ImageFolder:root=/r:noise=shot3,mode=fixed", DatasetSpec("ImageFolder", Path("/r"), noise=Shot(3))),
+        (
+            "ImageFolder:root=/r:range=fixed,0,4095",
+            DatasetSpec("ImageFolder", Path("/r"), values=parse_range("fixed:0,4095")),
+        ),
+        ("ImageFolder:root=/r:range=dtype", DatasetSpec("ImageFolder", Path("/r"))),
+        (
+            "ImageNet:split=VAL:root=/r:subset=0.1,seed=7",
+            DatasetSpec("ImageNet", Path("/r"), "VAL", subset=Subset(fraction=0.1, seed=7)),
+        ),
+        (
+            "ImageFolder:root=/r:subset=./0.1:labels=folders:list=~/a, b.txt",
+            DatasetSpec(
+                "ImageFolder",
+                Path("/r"),
+                subset=Subset(file=Path("0.1")),
+                class_folders=True,
+                list_file=Path("~/a, b.txt").expanduser(),
+            ),
+        ),
         ("ImageNetC:root=/c/fog/3:extra=/e", DatasetSpec("ImageNetC", Path("/c/fog/3"), extra=Path("/e"))),
     ],
 )
@@ -75,6 +102,10 @@ def test_grammar(text, spec):
         ("ImageFolder:root=/r:noise=gauss255,sed=1", "noise=NAME,seed=INTEGER"),
         ("ImageFolder:root=/r:noise=gauss255,seed=", "noise=NAME,seed=INTEGER"),
         ("ImageFolder:root=/r:noise=gauss255,seed=1.5", "noise=NAME,seed=INTEGER"),
+        ("ImageFolder:root=/r:noise=gauss255,mode=frsh", "mode=fixed .or mode=fresh.*noise=none"),
+        ("ImageFolder:root=/r:labels=files", "labels=files.*only value is folders"),
+        ("ImageNetC:root=/r:classes=all", "classes=all.*only value is known"),
+        ("ImageNet:split=VAL:root=/r:list=/l.txt", "unknown key 'list'"),
         ("ImageFolder:root=/r:noise=gauss255,", "noise=NAME,seed=INTEGER"),
         ("ImageFolder:root=/r:corruption=fog/3,", "corruption=NAME/SEVERITY.*seed=INTEGER.*size=PIXELS"),
         ("ImageFolder:root=/r:corruption=fog/3,sed=1", "corruption=NAME/SEVERITY"),
@@ -126,3 +157,20 @@ def test_a_dataset_of_the_user_is_made_by_its_factory(registry):
 def test_registration_that_no_string_could_name(registry, name, keys):
     with pytest.raises(DatasetStringError, match="cannot register"):
         register_dataset(name, lambda *arguments: None, keys=keys)
+
+
+def test_files_that_choose_images_are_known_by_their_content(tmp_path):
+    subset, names = tmp_path / "a b.txt", tmp_path / "list.txt"
+    subset.write_text("n01\n")
+    names.write_text("n01/1.png\n")
+    text = f"ImageFolder:root=r:subset={subset}:list={names}"
+    before = parse_dataset_string(text).chosen_by()
+    assert before == {
+        "subset_sha256": hashlib.sha256(b"n01\n").hexdigest(),
+        "list_sha256": hashlib.sha256(b"n01/1.png\n").hexdigest(),
+    }
+    subset.write_text("n02\n")
+    assert parse_dataset_string(text).chosen_by() != before
+    assert parse_dataset_string("ImageFolder:root=r:subset=0.1").chosen_by() == {}
+    with pytest.raises(MissingFolderError, match=r"gone\.txt does not exist"):
+        parse_dataset_string("ImageFolder:root=r:subset=gone.txt").chosen_by()

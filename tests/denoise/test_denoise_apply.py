@@ -123,7 +123,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_is_done(make_images: Make
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(DinoNoiseError, match=r"cannot write .*c\.png: .*finished images are kept"):
+        with pytest.raises(DinoNoiseError, match=r"cannot write .*c\.png: .*finished files are kept"):
             apply_denoiser(noisy, tmp_path / "out", model=Identity(), **QUIET)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -109,7 +109,7 @@ def test_snapshot_of_other_images_is_refused(
 ) -> None:
     noisy = make_images(tmp_path / "noisy", FOUR)
     with monkeypatch.context() as patch:
-        patch.setattr("dinov2_noise.denoise.train.save_checkpoint", lambda *_: 1 / 0)
+        patch.setattr("dinov2_noise.denoise.train.save_checkpoint", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train_denoiser(noisy, tmp_path / "out", **QUICK)
     make_images(noisy, {"e.png": (64, 64)})

@@ -163,7 +163,7 @@ def test_only_headers_of_drawn_images_are_read(make_images: Make, tmp_path: Path
 def test_too_small_images_are_counted_and_the_first_is_named(
     make_images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dinov2_noise.denoise.selection._BLOCK", 3)
+    monkeypatch.setattr("dinov2_noise.denoise.sizes._BLOCK", 3)
     sizes = {"a.png": (128, 128), "b.png": (100, 130), "c.png": (128, 127), "d.png": (64, 64)}
     noisy = make_images(tmp_path / "noisy", sizes)
     expected = r"b\.png: it is 130x100 px, and both sides must be at least 128 px \(3 of 4 images are smaller\)"

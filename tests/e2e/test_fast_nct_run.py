@@ -43,6 +43,7 @@ CONFIG: dict[str, Any] = {
     "evaluation": {"eval_period_iterations": ITERATIONS},
     "health": {"period_iterations": 1},
     "step": {"micro_batches": 2},
+    "loader": {"augmentation": "upstream"},  # whose crops the reference makes, bit by bit
     "curriculum": {
         "stages": [
             {

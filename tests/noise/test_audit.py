@@ -202,3 +202,9 @@ def test_no_images_and_no_stride_are_refused() -> None:
         correlation([])
     with pytest.raises(ValueError, match="stride of at least 1"):
         correlation(cells(), stride=0)
+
+
+def test_images_too_small_to_tell_are_told_from_those_without_noise() -> None:
+    assert correlation([np.zeros((3, 7, 7), np.uint8)] * 100).is_too_small
+    assert correlation([np.zeros((3, 32, 32), np.uint8)]).n_patches == 48
+    assert not correlation([np.zeros((3, 64, 64), np.uint8)]).is_too_small

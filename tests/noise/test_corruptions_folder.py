@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from dinov2_noise.cli import app
 from dinov2_noise.data import build_index, find_cells, make
+from dinov2_noise.decoding import DTYPE_RANGE, parse_range
 from dinov2_noise.errors import ConfigError, ImageError, MissingFolderError, OutputFolderError
 from dinov2_noise.noise.corruptions import Corruption, corrupt_folder, parse_size
 
@@ -112,6 +113,42 @@ def test_bad_images_are_named_and_the_others_done(source, tmp_path, workers):
     assert f"{source / NAMES[4]}: it is 40x9 px, and glass_blur/5 needs sides of at least 16 px" in str(caught.value)
     assert not _is_complete(out)
     assert len(list((out / "glass_blur").rglob("*.png"))) == 4
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_a_few_bad_images_may_be_left_out_whichever_shard_meets_them(source, tmp_path, shards):
+    (source / NAMES[1]).write_bytes(b"")
+    (source / NAMES[2]).write_bytes((source / NAMES[2]).read_bytes()[:300])
+    out = tmp_path / "out"
+    for number in range(1, shards + 1):
+        assert not (out / "manifest.json").exists() or not _is_complete(out)
+        _corrupt(source, out, shard=(number, shards), skip_bad=2)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert (manifest["complete"], manifest["images"]) == (True, 4)
+    assert manifest["skipped"] == [str(source / name) for name in NAMES[1:3]]
+    with pytest.raises(ImageError, match="2 of 6 images failed, and --skip-bad allows 1"):
+        _corrupt(source, out, skip_bad=1)
+    assert not _is_complete(out)
+    Image.new("RGB", (70, 60)).save(source / NAMES[1])
+    assert _corrupt(source, out, skip_bad=1) == 2
+    assert json.loads((out / "manifest.json").read_text())["skipped"] == [str(source / NAMES[2])]
+
+
+def test_a_deep_image_is_corrupted_in_the_range_that_is_given(tmp_path):
+    (tmp_path / "deep").mkdir()
+    deep = np.linspace(0, 4000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep" / "a.png")
+    (tmp_path / "plain").mkdir()
+    plain = np.rint(deep / 4000 * 255).astype(np.uint8)
+    Image.fromarray(plain).convert("RGB").save(tmp_path / "plain" / "a.png")
+    for name, values in (("deep", parse_range("fixed:0,4000")), ("plain", DTYPE_RANGE)):
+        _corrupt(tmp_path / name, tmp_path / f"{name}-out", values=values)
+    found, expected = (_content(tmp_path / f"{name}-out") for name in ("deep", "plain"))
+    assert found == expected
+    parameters = json.loads((tmp_path / "deep-out" / "manifest.json").read_text())["parameters"]
+    assert parameters["range"] == "fixed:0,4000"
+    with pytest.raises(OutputFolderError, match="range: there 'fixed:0,4000', now None"):
+        _corrupt(tmp_path / "deep", tmp_path / "deep-out")
 
 
 def test_a_tree_without_val_is_taken_whole(source, tmp_path):

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from dinov2_noise.errors import ConfigError, ImageError, MissingFolderError, NoiseNameError, OutputFolderError
 from dinov2_noise.noise import Gaussian, Shot, add_noise
 from dinov2_noise.noise import folder as folder_module
+from dinov2_noise.noise_cli import noise_app
 
 NAMES = [f"train/n0{c}/n0{c}_{i}.{suffix}" for c in "12" for i, suffix in enumerate(["JPEG", "png", "jpg", "webp"] * 5)]
 
@@ -195,3 +197,98 @@ def test_bad_arguments(source, tmp_path):
     with pytest.raises(MissingFolderError, match="holds no images"):
         add_noise(tmp_path / "empty", tmp_path / "out", noise="gauss50", progress=False)
     assert not (tmp_path / "out").exists()
+    for shard in [(0, 4), (5, 4), (1, 0)]:
+        with pytest.raises(ConfigError, match="does not exist"):
+            add_noise(source, tmp_path / "out", noise="gauss50", shard=shard, progress=False)
+    with pytest.raises(ConfigError, match=r"does not keep noise.*85 of 255"):
+        add_noise(source, tmp_path / "out", noise="gauss50", image_format="jpg", progress=False)
+    with pytest.raises(ConfigError, match="0 or more"):
+        add_noise(source, tmp_path / "out", noise="gauss50", skip_bad=-1, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_webp_has_the_same_pixels(source, tmp_path):
+    add_noise(source, tmp_path / "png", noise="gauss255", workers=1, progress=False)
+    add_noise(source, tmp_path / "webp", noise="gauss255", workers=1, image_format="webp", progress=False)
+    assert {path.suffix for path in (tmp_path / "webp").rglob("n0*_*.*")} == {".webp"}
+    for name in NAMES:
+        png, webp = ((tmp_path / kind / name).with_suffix(f".{kind}") for kind in ("png", "webp"))
+        with Image.open(png) as expected, Image.open(webp) as made:
+            np.testing.assert_array_equal(np.asarray(made), np.asarray(expected))
+    assert _manifest(tmp_path / "webp")["parameters"]["format"] == "webp"
+
+
+def test_one_folder_holds_one_format(source, tmp_path):
+    add_noise(source, tmp_path / "out", noise="gauss255", workers=1, progress=False)
+    with pytest.raises(OutputFolderError, match="format: there 'png', now 'webp'"):
+        add_noise(source, tmp_path / "out", noise="gauss255", workers=1, image_format="webp", progress=False)
+
+
+@pytest.mark.parametrize("noise", ["shot3", "correlated50_1", "gauss5-50"])
+def test_shards_together_write_what_one_run_writes(source, tmp_path, noise):
+    add_noise(source, tmp_path / "whole", noise=noise, workers=1, progress=False)
+    out, made = tmp_path / "out", []
+    for number in (3, 1, 2):
+        made.append(add_noise(source, out, noise=noise, workers=1, shard=(number, 3), progress=False))
+        assert _manifest(out)["complete"] is (number == 2)
+    assert made == [13, 14, 13]
+    assert _content(out) == _content(tmp_path / "whole")
+    assert (out / "manifest.json").read_bytes() == (tmp_path / "whole" / "manifest.json").read_bytes()
+    assert add_noise(source, out, noise=noise, workers=1, shard=(1, 3), progress=False) == 0
+    assert _manifest(out)["complete"] is True
+
+
+def test_a_whole_run_finishes_what_shards_left(source, tmp_path):
+    out = tmp_path / "out"
+    add_noise(source, out, noise="gauss50", workers=1, shard=(2, 2), progress=False)
+    assert add_noise(source, out, noise="gauss50", workers=2, progress=False) == 20
+    assert _manifest(out)["complete"] is True
+
+
+def _break(source, *names):
+    for name in names:
+        (source / name).write_bytes((source / name).read_bytes()[:60])
+
+
+def test_bad_images_are_left_out_up_to_the_number_allowed(source, tmp_path, capsys):
+    _break(source, NAMES[0], NAMES[21])
+    out = tmp_path / "out"
+    with pytest.raises(ImageError, match="2 of 40 images failed, and --skip-bad allows 1"):
+        add_noise(source, out, noise="gauss50", workers=1, skip_bad=1, progress=False)
+    assert _manifest(out)["complete"] is False
+    assert add_noise(source, out, noise="gauss50", workers=1, skip_bad=2, progress=False) == 0
+    manifest = _manifest(out)
+    assert manifest["complete"] is True
+    assert manifest["images"] == 38
+    assert manifest["skipped"] == sorted(str(source / name) for name in (NAMES[0], NAMES[21]))
+    assert "left out 2 of 40 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_shards_agree_on_the_images_left_out(source, tmp_path, last):
+    """NAMES[0] belongs to the first shard: whichever is last lists it."""
+    _break(source, NAMES[0])
+    out = tmp_path / "out"
+    for number in (3 - last, last):
+        add_noise(source, out, noise="gauss50", workers=1, skip_bad=1, shard=(number, 2), progress=False)
+        assert _manifest(out)["complete"] is (number == last)
+    assert _manifest(out)["skipped"] == [str(source / NAMES[0])]
+    assert _manifest(out)["images"] == 39
+
+
+def _run(*arguments):
+    return CliRunner().invoke(noise_app, list(map(str, arguments)))
+
+
+def test_command_line(source, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("add-noise", source, out, "--noise", "poissongauss30_5", "--format", "webp", "--workers", 1)
+    first = _run(*arguments, "--shard", "1/2")
+    assert (first.exit_code, "20 images written; not complete yet" in first.output) == (0, True)
+    second = _run(*arguments, "--shard", "2/2", "--skip-bad", 3, "--range", "dtype")
+    assert (second.exit_code, second.output.endswith("20 images written\n")) == (0, True)
+    assert _manifest(out)["parameters"]["noise"] == "poissongauss30_5"
+    listed = _run("add-noise", "--list")
+    assert listed.exit_code == 0
+    assert "poissongauss<l>_<s>" in listed.output
+    assert isinstance(_run(*arguments, "--shard", "0/4").exception, ConfigError)

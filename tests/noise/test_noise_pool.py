@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dinov2_noise.errors import DinoNoiseError
+from dinov2_noise.errors import ConfigError, DinoNoiseError, ImageError
 from dinov2_noise.noise.folder import save_png
+from dinov2_noise.noise.pool import check_failures
 
 # Each worker holds the pipe of standard output open for as long as it lives.
 SLOW_JOB = """
@@ -36,6 +37,27 @@ def test_workers_end_when_their_parent_is_killed():
         closed, _, _ = select.select([parent.stdout], [], [], 60)
         assert closed
         assert parent.stdout.read() == ""
+
+
+def test_a_few_bad_images_are_left_out_named_and_listed(capsys: pytest.CaptureFixture[str]):
+    bad = [ImageError(f"{name}.png", "truncated") for name in ("b", "a", "b")]
+    assert check_failures([], total=5) == []
+    assert check_failures(bad, total=5, skip_bad=2) == ["a.png", "b.png"]
+    assert capsys.readouterr().err == ("warning: left out 2 of 5 images:\n  a.png: truncated\n  b.png: truncated\n")
+    for skip_bad, said in ((0, "(2 of 5 images failed)"), (1, "(2 of 5 images failed, and --skip-bad allows 1)")):
+        with pytest.raises(ImageError) as caught:
+            check_failures(bad, total=5, skip_bad=skip_bad)
+        assert str(caught.value).splitlines() == [
+            f"cannot use image b.png: truncated {said}",
+            "  a.png: truncated",
+            "Repair or remove them and run the same command again: finished images are kept. Or leave them out with "
+            "--skip-bad 2.",
+        ]
+    with pytest.raises(ImageError, match="2 of 2 images failed") as all_bad:
+        check_failures(bad, total=2, skip_bad=9)
+    assert "leave them out" not in str(all_bad.value)
+    with pytest.raises(ConfigError, match="skip-bad must be 0 or more images, not -1"):
+        check_failures([], total=5, skip_bad=-1)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path):

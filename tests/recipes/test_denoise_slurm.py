@@ -62,6 +62,16 @@ def test_tasks_of_a_job_train_as_one_process_does(noisy: Path, tmp_path: Path, s
     assert len((output / "loss.jsonl").read_text().splitlines()) == 2, "one process writes"
 
 
+def test_a_job_of_the_same_output_that_waits_is_not_joined_by_another(noisy: Path, tmp_path: Path, slurm: Any) -> None:
+    submit(noisy, tmp_path / "out", "--slurm")
+    (slurm.folder / "queue").write_text("7\n101\n")
+    with pytest.raises(LaunchError, match=r"job 101 trains .*out already, or waits for it: .*scancel 101"):
+        submit(noisy, tmp_path / "out", "--slurm")
+    assert "job 102" in submit(noisy, tmp_path / "other", "--slurm")
+    (slurm.folder / "queue").write_text("7\n")
+    assert "job 103" in submit(noisy, tmp_path / "out", "--slurm")
+
+
 def test_mistakes_are_told_before_the_submission(noisy: Path, tmp_path: Path, slurm: Any) -> None:
     for options, message in (
         (("--gpus=2", "--nodes=2"), "batch of 2 images cannot be shared out evenly among 4 processes"),

@@ -87,6 +87,33 @@ def test_settings_become_options(make: Make) -> None:
     assert plan.needs["d"] == ["w"]
 
 
+def test_ranges_and_bad_images(make: Make) -> None:
+    text = "steps: {n: {kind: noise, source: c, output: n, noise: gauss50, range: asinh, format: webp, skip_bad: 2}, "
+    text += "w: {kind: denoise-train, noisy: n, output: w, range: 'fixed:0,4095', skip_bad: 3}, "
+    text += "d: {kind: denoise-apply, noisy: n, output: d, weights: w/denoiser.pth, range: asinh, skip_bad: 1}}"
+    plan = make(text)
+    assert plan.command("n")[-6:] == ["--format", "webp", "--range", "asinh", "--skip-bad", "2"]
+    assert plan.command("w")[5:] == ["--range", "fixed:0,4095", "--skip-bad", "3"]
+    assert plan.command("d")[-4:] == ["--range", "asinh", "--skip-bad", "1"]
+    assert "skip_bad" not in plan.step("w").identity()
+    assert plan.step("w").identity()["range"] == "fixed:0,4095"
+
+
+def test_what_a_dataset_string_reads_is_an_input(make: Make, tmp_path: Path) -> None:
+    text = "steps: {{n: {{kind: noise, source: c, output: n, noise: gauss50}}, w: {{kind: denoise-train, noisy: {}, "
+    text += "output: w}}}}"
+    noisy = "'ImageNet:split=TRAIN:root=n:extra=e:denoised=/nowhere'"
+    plan = make(text.format(noisy))
+    assert plan.step("w").reads() == [Path("n"), Path("e")]
+    assert plan.needs["w"] == ["n"]
+    for wrong, message in (
+        ("'Imagenet:split=TRAIN:root=n'", "steps.w.noisy: unknown dataset 'Imagenet'"),
+        ("'ImageFolder:root=n:noise=gauss50,mode=fresh'", "steps.w.noisy: .*fresh noise needs the epoch"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make(text.format(wrong))
+
+
 def test_several_machines_are_for_slurm(make: Make, slurm: Any, capsys: pytest.CaptureFixture[str]) -> None:
     plan = make(SETTINGS.replace("gpus: 4", "gpus: 4\n    nodes: 2"))
     show_plan(plan, ["w"])

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from helpers import SmallSet
 
-from dinov2_noise.errors import OutputFolderError
-from dinov2_noise.launch import LaunchError
+from dinov2_noise.errors import BusyError, OutputFolderError
 from dinov2_noise.recipes.execute import execute
 from dinov2_noise.recipes.ledger import StepRecord
 from dinov2_noise.recipes.plan import DONE, Plan
-from dinov2_noise.recipes.process import locked
 from dinov2_noise.recipes.run import force, run_local
+from dinov2_noise.writing import locked
 
 Make = Callable[..., Plan]
 
@@ -25,7 +24,7 @@ def test_force_leaves_a_step_that_runs_alone(make: Make, tmp_path: Path) -> None
     (tmp_path / "w" / "n").mkdir()
     with (
         locked(plan.record_path("n").with_suffix(".lock"), "n"),
-        pytest.raises(LaunchError, match="step n is being run by another process"),
+        pytest.raises(BusyError, match="step n is being run by another process"),
     ):
         force(plan, ["n"])
     assert (tmp_path / "w" / "n").exists()

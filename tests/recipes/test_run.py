@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from helpers import SmallSet, clean_environment, run_python
 
-from dinov2_noise.errors import ConfigError, OutputFolderError
+from dinov2_noise.errors import BusyError, ConfigError, OutputFolderError
 from dinov2_noise.launch import LaunchError
 from dinov2_noise.recipes.command import Request, run_recipe
 from dinov2_noise.recipes.execute import execute
@@ -233,7 +233,7 @@ def test_a_step_that_outlives_its_run_is_not_started_beside_itself(make: Make, t
     child = _pid_of_b(plan)
     process.kill()
     process.wait()
-    with pytest.raises(LaunchError, match="step b is being run by another process"):
+    with pytest.raises(BusyError, match="step b is being run by another process"):
         run_local(plan, plan.order)
     os.kill(child, signal.SIGKILL)
     time.sleep(0.2)

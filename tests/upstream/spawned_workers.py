@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 
 def main() -> None:
-    start()
+    start("fast")
     here = loader(sys.argv[1], num_workers=0)
     settings = {"batch_size": BATCH, "sampler": here.sampler, "collate_fn": here.collate_fn}
     there = DataLoader(here.dataset, num_workers=1, multiprocessing_context="spawn", **settings)

@@ -21,6 +21,7 @@ from dinov2_noise.augment.low_pass import low_pass
 from dinov2_noise.augment.patches import GaussianPatch
 from dinov2_noise.augment.replay import rng_scope
 from dinov2_noise.augment.views import sample_seed
+from dinov2_noise.curriculum.sections import AUGMENTATIONS
 from dinov2_noise.upstream import runtime
 
 pytestmark = [pytest.mark.upstream, pytest.mark.filterwarnings("ignore:'pin_memory' argument:UserWarning")]
@@ -95,8 +96,12 @@ def test_a_low_pass_is_upstreams_crops_filtered(run: None, small_set: SmallSet) 
         assert torch.equal(batch["collated_masks"], plain["collated_masks"])
 
 
-def test_batches_depend_neither_on_workers_nor_on_resuming(run: None, small_set: SmallSet) -> None:
+@pytest.mark.parametrize("augmentation_name", AUGMENTATIONS)
+def test_batches_depend_neither_on_workers_nor_on_resuming(
+    run: None, small_set: SmallSet, augmentation_name: str
+) -> None:
     """Resumed before, at and after the iteration where the crops change."""
+    start(augmentation_name)
     whole = list(itertools.islice(loader(small_set.pair(), 0), 3 * LENGTH))
     for start_iteration, workers in ((0, 2), (LENGTH - 1, 1), (LENGTH, 0)):
         resumed = loader(small_set.pair(), workers, start_iteration)

@@ -59,6 +59,18 @@ def test_the_same_data_may_lie_elsewhere(begun: DictConfig, tmp_path: Path) -> N
             strict.check_output_folder(with_data(other))
 
 
+def test_files_that_choose_images_may_lie_elsewhere(begun: DictConfig, tmp_path: Path) -> None:
+    def with_data(chosen: str) -> DictConfig:
+        path = f"ImageFolder:root=/a:{chosen}"
+        return OmegaConf.merge(begun, {"train": {"dataset_path": path}})  # type: ignore[return-value]
+
+    OmegaConf.save(with_data("list=/a/list.txt:subset=/a/part.txt"), tmp_path / "config.yaml")
+    strict.check_output_folder(with_data("list=/b/list.txt:subset=/c/part.txt"))
+    for other in ("list=/a/list.txt:subset=/a/other.txt", "list=/a/list.txt:subset=0.5", "subset=/a/part.txt"):
+        with pytest.raises(OutputFolderError, match="dataset_path: there"):
+            strict.check_output_folder(with_data(other))
+
+
 def test_defaults_written_out_are_no_change(begun: DictConfig) -> None:
     spelled = [{**STAGES[0], "restart": False, "teacher_view": "noisy"}, STAGES[1]]
     strict.check_output_folder(OmegaConf.merge(begun, {"curriculum": {"stages": spelled}}))

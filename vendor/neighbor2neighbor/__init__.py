@@ -11,7 +11,7 @@ from neighbor2neighbor.application import (
     denoise_padded,
     to_uint8,
 )
-from neighbor2neighbor.checkpoint import CheckpointMismatchError, load_checkpoint, save_checkpoint
+from neighbor2neighbor.checkpoint import CheckpointMismatchError, load_checkpoint, read_notes, save_checkpoint
 from neighbor2neighbor.config import TrainingConfig, learning_rate_at, loss_weight_at
 from neighbor2neighbor.crops import Images
 from neighbor2neighbor.ema import WeightMean
@@ -46,6 +46,7 @@ __all__ = [
     "neighbor_loss",
     "padded_size",
     "ramp",
+    "read_notes",
     "reflect_to",
     "save_checkpoint",
     "subsample",

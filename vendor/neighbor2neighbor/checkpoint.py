@@ -23,8 +23,13 @@ class CheckpointMismatchError(ValueError):
     """A file is not a checkpoint of this network."""
 
 
-def save_checkpoint(path: Path | str, model: UNet | Strided) -> None:
+def save_checkpoint(path: Path | str, model: UNet | Strided, *, notes: Mapping[str, str] | None = None) -> None:
     """Write ``{"model": state_dict, "config": settings}``; the file takes its name only when it is complete.
+
+    Args:
+        path: of the file.
+        model: the network.
+        notes: what else is to be known of it, such as how its images were read; kept as ``"notes"`` if there are any.
 
     Raises:
         ValueError: ``model`` is strided around another network than ours.
@@ -41,10 +46,20 @@ def save_checkpoint(path: Path | str, model: UNet | Strided) -> None:
         with temporary.open(
             "wb"
         ) as file:  # by a path, torch would put its name into the file: equal weights, equal bytes
-            torch.save({"model": weights, "config": settings}, file)
+            torch.save({"model": weights, "config": settings, **({"notes": dict(notes)} if notes else {})}, file)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_notes(path: Path | str) -> dict[str, str] | None:
+    """The notes of a file of :func:`save_checkpoint`; None of a bare state dict, of which nothing is known.
+
+    Raises:
+        FileNotFoundError, CheckpointMismatchError: as for :func:`load_checkpoint`.
+    """
+    content = _read(Path(path))
+    return dict(content.get("notes", {})) if isinstance(content.get("config"), Mapping) else None
 
 
 def load_checkpoint(path: Path | str) -> UNet | Strided:

@@ -8,13 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from dinov2_noise.decoding import load_rgb
-from dinov2_noise.errors import ConfigError, ImageError, MissingFolderError
-from dinov2_noise.files import OutputFolder, list_images, require_outside, source_identity
+from dinov2_noise.decoding import DTYPE_RANGE, ValueRange, load_rgb
+from dinov2_noise.errors import ConfigError, ImageError
+from dinov2_noise.files import (
+    OutputFolder,
+    is_finished,
+    list_images,
+    missing_outputs,
+    require_outside,
+    source_identity,
+)
 from dinov2_noise.noise.corruptions.corruption import Corruption
 from dinov2_noise.noise.corruptions.image import STANDARD_SIZE_PX, corrupted_uint8, standard_crop
 from dinov2_noise.noise.folder import check_distinct_outputs, copy_labels, output_name, save_png
-from dinov2_noise.noise.pool import failure_summary, run_jobs, worker_count
+from dinov2_noise.noise.pool import check_failures, complete_folder, require_skip_bad, run_jobs, worker_count
 from dinov2_noise.noise.seeding import DEFAULT_SEED
 
 _SPLIT = "val"
@@ -31,6 +38,8 @@ def corrupt_folder(
     size_px: int | None = STANDARD_SIZE_PX,
     workers: int | None = None,
     shard: tuple[int, int] = (1, 1),
+    skip_bad: int = 0,
+    values: ValueRange = DTYPE_RANGE,
     progress: bool = True,
 ) -> int:
     """Write every image of ``source`` corrupted, as PNG, once per corruption: ``destination/<label>/<relative path>``.
@@ -47,26 +56,31 @@ def corrupt_folder(
         size_px: side of the centre crop made first (see `standard_crop`); None corrupts the whole image.
         workers: processes; by default one per core.
         shard: (i, n): the i-th of n calls that share the images, i from 1. The manifest is complete once all are.
+        skip_bad: leave out so many images that cannot be used; the manifest lists them as ``skipped``.
+        values: which stored values are black and white; corruptions work on 8 bit.
         progress: show a bar on standard error.
 
     Returns:
         The number of images (of the source) that were not complete before.
 
     Raises:
-        ConfigError: no corruption, fewer than one worker, or a shard that does not exist.
+        ConfigError: no corruption, fewer than one worker, a shard that does not exist, or a negative ``skip_bad``.
         MissingFolderError: ``source`` does not exist or holds no images.
         OutputFolderError: ``destination`` lies in ``source`` or holds other results, or two images would share an
             output.
-        ImageError: images could not be read or are too small; the manifest then stays incomplete.
+        ImageError: more images than ``skip_bad`` could not be read or are too small; the manifest then stays
+            incomplete.
+        WriteError: a file cannot be written.
     """
     workers, (number, shards) = worker_count(workers), shard
+    require_skip_bad(skip_bad)
     if not corruptions or not 1 <= number <= shards:
         raise ConfigError(f"nothing to corrupt: {len(corruptions)} corruptions, shard {number} of {shards}")
     source, destination = source.resolve(), destination.resolve()
     require_outside(destination, source)
     names = _list_source(source)
     check_distinct_outputs(names)
-    job = _Job(source, destination, tuple(corruptions), base_seed, size_px)
+    job = _Job(source, destination, tuple(corruptions), base_seed, size_px, values)
     output = OutputFolder(destination, command="corrupt", parameters=job.parameters())
     output.open()
     for corruption in corruptions:
@@ -77,10 +91,16 @@ def corrupt_folder(
     own = [name for name in names[number - 1 :: shards] if name in pending]
     chunk = max(1, _CHUNK_IMAGES // len(corruptions))
     failures = run_jobs(job, own, workers=workers, description="corrupt" if progress else None, chunk_images=chunk)
-    if failures:
-        raise failure_summary(failures, total=len(names))
-    if not job.incomplete(names):
-        output.close(images=len(names))
+    check_failures(failures, total=len(names), skip_bad=skip_bad)
+    complete_folder(
+        output,
+        job,
+        source,
+        missing=sorted(job.incomplete(names)),
+        failures=failures,
+        total=len(names),
+        skip_bad=skip_bad,
+    )
     return len(own)
 
 
@@ -106,6 +126,7 @@ class _Job:
     corruptions: tuple[Corruption, ...]
     base_seed: int
     size_px: int | None
+    values: ValueRange = DTYPE_RANGE
 
     def parameters(self) -> dict[str, object]:
         """What decides the content of the folder."""
@@ -116,6 +137,7 @@ class _Job:
             "seed": self.base_seed,
             "size": "full" if self.size_px is None else self.size_px,
             "format": "png",
+            **self.values.parameter(),
         }
 
     def output(self, corruption: Corruption, relative_path: str) -> Path:
@@ -125,18 +147,16 @@ class _Job:
         """Those of ``names`` that lack an output; one walk per cell."""
         lacking: set[str] = set()
         for corruption in self.corruptions:
-            try:
-                done = set(list_images(self.destination / corruption.label))
-            except MissingFolderError:
-                return set(names)
-            lacking.update(name for name in names if output_name(name) not in done)
+            lacking.update(missing_outputs(names, self.destination / corruption.label, output_name))
+            if len(lacking) == len(names):
+                break
         return lacking
 
     def __call__(self, relative_path: str) -> ImageError | None:
         """None, or why the image could not be used."""
-        missing = [item for item in self.corruptions if not self.output(item, relative_path).exists()]
+        missing = [item for item in self.corruptions if not is_finished(self.output(item, relative_path))]
         try:
-            image = load_rgb(self.source / relative_path)
+            image = load_rgb(self.source / relative_path, self.values)
             pixels = np.asarray(image if self.size_px is None else standard_crop(image, self.size_px))
             for corruption in missing:
                 corrupted = corrupted_uint8(pixels, corruption, relative_path=relative_path, base_seed=self.base_seed)

@@ -38,11 +38,13 @@ def _replace_make_dataset(module: Any) -> None:
         logger.info('using dataset: "%s"', dataset_str)
         is_training = getattr(transform, "takes_views", False)
         if is_training:
+            require_fast(dataset_str, transform.augmentation)
             target_transform = _no_target  # as upstream's lambda, which workers started afresh cannot unpickle
-        dataset: Any = data.make(dataset_str, transform, target_transform)
-        logger.info("# of dataset samples: %s", f"{len(dataset):,d}")
         run = runtime.current()
-        if run is not None and is_training:
+        has_draws = run is not None and is_training
+        dataset: Any = data.make(dataset_str, transform, target_transform, knows_epoch=has_draws)
+        logger.info("# of dataset samples: %s", f"{len(dataset):,d}")
+        if run is not None and has_draws:
             require_denoised(dataset_str, run)
             dataset.view_loader = StagedViews(run.curriculum, run.seed)
         return dataset
@@ -53,6 +55,19 @@ def _replace_make_dataset(module: Any) -> None:
 def _no_target(_target: Any) -> tuple[()]:
     """Pretraining has no labels."""
     return ()
+
+
+def require_fast(dataset_str: str, augmentation: str) -> None:
+    """Check that images of more than 8 bits, where the dataset string asks for them, get the augmentation that can.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if augmentation != "fast" and data.parse_dataset_string(dataset_str).full_depth:
+        raise ConfigError(
+            f"depth=full in train.dataset_path={dataset_str!r}, but DINOv2's own augmentation changes 8-bit pictures "
+            "only: set `loader: {augmentation: fast}`, or take depth=full out"
+        )
 
 
 def require_denoised(dataset_str: str, run: runtime.Run) -> None:
@@ -114,8 +129,8 @@ def _require_as_many_images(run: runtime.Run, n_images: int) -> None:
 
 def _summary(run: runtime.Run, n_images: int) -> str:
     attention = "built-in" if xformers_ops.xformers_ops() is None else "xFormers"
-    world_size = module_world_size()
-    return summary.of_run(run.cfg, run.config, run.step, n_images=n_images, world_size=world_size, attention=attention)
+    sizes = {"n_images": n_images, "world_size": module_world_size()}
+    return summary.of_run(run.cfg, run.config, run.step, run.loader, attention=attention, **sizes)
 
 
 def module_rank() -> int:

@@ -73,7 +73,15 @@ class FourierRequest:
 
 
 def load_pictures(request: ProbeRequest, n_images: int, seed: int) -> Pictures:
-    """Validation images after upstream's resize and crop, 8-bit: that is all the transform has before it normalises."""
+    """Validation images after upstream's resize and crop, 8-bit: that is all the transform has before it normalises.
+
+    Raises:
+        ConfigError: the dataset string asks for more bits.
+    """
+    if data.parse_dataset_string(request.val_dataset).full_depth:
+        raise ConfigError(
+            f"depth=full in {request.val_dataset!r}: the Fourier waves are added to 8-bit pictures; take it out here"
+        )
     transform, (mean, deviation) = eval_transform(request.geometry), normalisation()
     dataset: Any = data.make(request.val_dataset, transform)
     targets = labels_of(dataset, request.val_dataset)

@@ -94,8 +94,10 @@ class FeatureModel:
         return list(blocks)
 
 
-def eval_transform(geometry: Geometry = "upstream") -> Callable[[Image.Image], Tensor]:
-    """From an RGB image to what the backbone is given, (3, 224, 224), normalised.
+def eval_transform(geometry: Geometry = "upstream") -> Callable[[Image.Image | Tensor], Tensor]:
+    """From an image to what the backbone is given, (3, 224, 224), normalised.
+
+    The image is RGB, or, of more than 8 bits, a tensor (3, H, W) in [0, 1].
 
     ``upstream``: shorter side to 256 (bicubic), centre crop, as upstream's probes do for every image. ``official``: the
     same, but an image whose shorter side is 224 already, such as those of ImageNet-C, is only cropped, not enlarged.
@@ -111,11 +113,14 @@ def eval_transform(geometry: Geometry = "upstream") -> Callable[[Image.Image], T
 class _CropOnly:
     """Picks one of two transforms by the image's size; picklable, for loader workers however they start."""
 
-    def __init__(self, enlarging: Callable[[Image.Image], Tensor], cropping: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(
+        self, enlarging: Callable[[Image.Image | Tensor], Tensor], cropping: Callable[[Image.Image | Tensor], Tensor]
+    ) -> None:
         self._enlarging, self._cropping = enlarging, cropping
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        return (self._cropping if min(image.size) == CROP_PX else self._enlarging)(image)
+    def __call__(self, image: Image.Image | Tensor) -> Tensor:
+        sides = image.shape[-2:] if isinstance(image, Tensor) else image.size
+        return (self._cropping if min(sides) == CROP_PX else self._enlarging)(image)
 
 
 def require_width(found: int, model: FeatureModel, what: str) -> None:

@@ -67,7 +67,7 @@ def image_list(run: Run, step: Step) -> dict[str, list[Any]]:
     if dataset_str.split(":")[0] not in data.DATASETS:
         return {}
     try:
-        dataset: Any = data.make(dataset_str)
+        dataset: Any = data.make(dataset_str, knows_epoch=True)
         drawn = draws(run, step.iteration, len(dataset), step.rank, step.world_size)
         return {
             "image_indices": [draw.index for draw in drawn],

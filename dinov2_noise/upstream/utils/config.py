@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from dinov2_noise.configs import GUARD, register_guard, resolve_config_file
 from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.frequency import Crops, check_crops
 from dinov2_noise.curriculum.schedules import ScheduleSettings, staged_schedules
-from dinov2_noise.curriculum.sections import parse_health, parse_step
+from dinov2_noise.curriculum.sections import parse_health, parse_loader, parse_step
 from dinov2_noise.curriculum.stages import build
 from dinov2_noise.errors import CheckpointError, ConfigError, DinoNoiseError
 from dinov2_noise.upstream import heartbeat, runtime
-from dinov2_noise.upstream.data.loaders import require_denoised
+from dinov2_noise.upstream.data.loaders import require_denoised, require_fast
 from dinov2_noise.upstream.signatures import expect_signature
 from dinov2_noise.upstream.utils import options, strict
 
@@ -72,6 +73,8 @@ def prepare(cfg: Any, args: Any, upstream_defaults: Any) -> None:
         step = parse_step(cfg.get("step"), batch_size=cfg.train.batch_size_per_gpu)
         curriculum = build(config, cfg.train.OFFICIAL_EPOCH_LENGTH, crops)
         run = runtime.Run(cfg, config, curriculum, step, parse_health(cfg.get("health")))
+        run.loader = parse_loader(cfg.get("loader"))
+        OmegaConf.update(cfg, "loader", asdict(run.loader), force_add=True)  # for the record, config.yaml
         run.first_iteration = strict.first_iteration(cfg, args, curriculum.total_iterations)
         logger.info("dinov2-noise: curriculum of %d stages", len(config.stages))
     elif cfg.get("step") is not None or cfg.get("health") is not None:
@@ -82,7 +85,8 @@ def prepare(cfg: Any, args: Any, upstream_defaults: Any) -> None:
     if hasattr(args, "eval_only") and (is_ours or strict.holds_curriculum(cfg)):  # only training has this option
         strict.check_output_folder(cfg)
         _check_before_training(cfg, run)
-    runtime.start(run)
+    has_loader = run is None and cfg.get("loader") is not None
+    runtime.start(run, parse_loader(cfg.loader) if has_loader else runtime.UPSTREAMS_LOADER)
     if not torch.cuda.is_available():
         _use_fp32(cfg)
 
@@ -93,12 +97,13 @@ def _check_before_training(cfg: Any, run: runtime.Run | None) -> None:
     if run is not None:
         if not is_known:  # not even one of upstream's: it knows no stages
             data.parse_dataset_string(cfg.train.dataset_path)
+        require_fast(cfg.train.dataset_path, run.loader.augmentation)
         require_denoised(cfg.train.dataset_path, run)
         _require_teacher_files(run)
         staged_schedules(ScheduleSettings.from_config(cfg), run.config)
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
     if rank == "0" and is_known:
-        data.make(cfg.train.dataset_path)
+        data.make(cfg.train.dataset_path, knows_epoch=run is not None)
 
 
 def _require_teacher_files(run: runtime.Run) -> None:

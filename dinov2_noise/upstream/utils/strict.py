@@ -19,9 +19,9 @@ from dinov2_noise.errors import ConfigError, DatasetStringError, OutputFolderErr
 
 logger = logging.getLogger("dinov2")
 
-OUR_SECTIONS = ("curriculum", "step", "health")
+OUR_SECTIONS = ("curriculum", "step", "health", "loader")
 # Of no influence on what is learned.
-_FREE = ("step", "health", "evaluation", "compute_precision", "train.num_workers", "train.saveckp_freq")
+_FREE = ("step", "health", "loader", "evaluation", "compute_precision", "train.num_workers", "train.saveckp_freq")
 # optim.lr is set by upstream from other keys.
 _MAY_DIFFER = (*_FREE, "train.output_dir", "optim.lr", "student.pretrained_weights")
 
@@ -129,7 +129,7 @@ def _same_data_elsewhere(before: Any, now: Any) -> bool:
         specs = [data.parse_dataset_string(cfg.train.dataset_path) for cfg in (before, now)]
     except DatasetStringError:
         return False
-    here = [replace(spec, root=Path(), extra=None, denoised=None) for spec in specs]
+    here = [_without_folders(spec) for spec in specs]
     same = here[0] == here[1] and (specs[0].denoised is None) == (specs[1].denoised is None)
     if same:
         logger.warning(
@@ -138,6 +138,13 @@ def _same_data_elsewhere(before: Any, now: Any) -> bool:
             now.train.dataset_path,
         )
     return same
+
+
+def _without_folders(spec: data.DatasetSpec) -> data.DatasetSpec:
+    """What must be the same: of files that choose images their names."""
+    listed = spec.list_file and Path(spec.list_file.name)
+    subset = spec.subset and replace(spec.subset, file=spec.subset.file and Path(spec.subset.file.name))
+    return replace(spec, root=Path(), extra=None, denoised=None, list_file=listed, subset=subset)
 
 
 def _still_possible(folder: Path) -> str:

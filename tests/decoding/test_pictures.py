@@ -1,12 +1,13 @@
 """Decoding: Pillow's pixels for good files, an error that names the file for bad ones."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dinov2_noise.decoding import image_size, load_rgb
+from dinov2_noise.decoding import decode_pixels, image_size, load_pixels, load_rgb, parse_range
 from dinov2_noise.errors import ImageError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -36,20 +37,22 @@ def test_gray_becomes_three_equal_channels(tmp_path):
     np.testing.assert_array_equal(np.asarray(load_rgb(tmp_path / "gray.png")), PIXELS[..., :1].repeat(3, axis=2))
 
 
-@pytest.mark.parametrize(
-    ("name", "pixels"),
-    [
-        ("gray16.png", (PIXELS[..., 0].astype(np.uint16) << 8)),
-        ("gray16.tif", (PIXELS[..., 0].astype(np.uint16) << 8)),
-        ("int32.tif", PIXELS[..., 0].astype(np.int32) * 1000),
-        ("float.tif", PIXELS[..., 0].astype(np.float32) / 255),
-    ],
-)
-def test_deep_images_are_refused_instead_of_turned_white(tmp_path, name, pixels):
-    Image.fromarray(pixels).save(tmp_path / name)
-    with pytest.raises(ImageError, match=r"16-bit and float .* convert it to 8 bit") as caught:
-        load_rgb(tmp_path / name)
-    assert str(tmp_path / name) in str(caught.value)
+@pytest.mark.parametrize("name", ["a.png", "a.JPEG", "a.tif"])
+def test_8_bit_pixels_are_the_same_three_ways(tmp_path, name):
+    Image.fromarray(PIXELS).save(tmp_path / name)
+    made = load_pixels(tmp_path / name)
+    assert made.dtype == np.uint8
+    np.testing.assert_array_equal(made, np.asarray(load_rgb(tmp_path / name)))
+    np.testing.assert_array_equal(decode_pixels((tmp_path / name).read_bytes(), Path(name)), made)
+    halved = load_pixels(tmp_path / name, parse_range("fixed:0,510"))
+    np.testing.assert_allclose(halved, made / 510, rtol=0, atol=1e-15)
+
+
+def test_deep_pictures_of_other_formats_are_refused_instead_of_turned_white(tmp_path):
+    Image.fromarray(PIXELS[..., 0].astype(np.uint16) << 8).save(tmp_path / "deep.pgm")
+    (tmp_path / "deep.pgm").rename(tmp_path / "deep.png")
+    with pytest.raises(ImageError, match=r"deep\.png.*more than 8 bits .* not of PPM: write it as one of those"):
+        load_rgb(tmp_path / "deep.png")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
@@ -86,3 +89,10 @@ def test_what_is_no_image_is_named(tmp_path, content, message):
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     with pytest.raises(ImageError, match=r"bad\.jpg"):
         image_size(path)
+
+
+def test_what_pillow_holds_too_large_is_to_be_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (60, 60)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageError, match=r"a\.png.*cut it into tiles"):
+        load_rgb(tmp_path / "a.png")
