@@ -16,8 +16,10 @@ from PIL import Image, ImageFilter
 
 from dinov2_noise.check import Findings, check, record, report_lines, write_lists
 from dinov2_noise.check.command import as_printed, check_command, require_writable
+from dinov2_noise.check.tally import Depth
+from dinov2_noise.check.verdict import range_advice
 from dinov2_noise.data import make
-from dinov2_noise.decoding import parse_range
+from dinov2_noise.decoding import DTYPE_RANGE, parse_range
 from dinov2_noise.errors import ConfigError, DatasetStringError, MissingFolderError, OutputFolderError, WriteError
 from dinov2_noise.files import list_images
 from dinov2_noise.noise import add_noise
@@ -263,6 +265,16 @@ def test_deep_images_with_the_same_pixels_are_found_in_other_formats(tmp_path: P
     folder = frames(tmp_path / "sky", count=2)
     np.save(folder / "copy.npy", np.asarray(Image.open(folder / "1.png")).astype(np.uint16))
     assert text_of(looked(folder))["duplicates"].splitlines()[1:] == ["  1.png = copy.npy"]
+
+
+def test_ranges_of_types_that_have_ends_of_their_own() -> None:
+    # A CT: 12 bits stored, in Hounsfield units, through most of its range.
+    scan = Depth(images=9, low=-1024, high=1500, spread=1900, contrast=2, ends=(-1024, 3071), has_window=True)
+    assert range_advice("float 64 bit", scan, DTYPE_RANGE) is None
+    narrow = range_advice("float 64 bit", scan._replace(spread=200), DTYPE_RANGE)
+    assert narrow is not None
+    assert narrow.best == parse_range("window")
+    assert range_advice("float 64 bit", scan._replace(spread=200), parse_range("window")) is None
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:

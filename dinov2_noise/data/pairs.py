@@ -141,8 +141,8 @@ def check_range(values: ValueRange, denoised_root: Path, noisy_root: Path) -> No
     made_with = {str(found.get("range", DTYPE_RANGE.name)) for found in same or known}
     if values.name not in made_with:
         raise PairError(
-            f"the images are read with range {values.name}, and {denoised_root} was made with {' and '.join(made_with)}: "
-            "give both the same range (in a dataset string range=fixed,0,4095 for fixed:0,4095)"
+            f"the images are read with range {values.name}, and {denoised_root} was made with "
+            f"{' and '.join(sorted(made_with))}: give both the same range (in a dataset string range=fixed,0,4095 for fixed:0,4095)"
         )
 
 
