@@ -142,7 +142,8 @@ def check_range(values: ValueRange, denoised_root: Path, noisy_root: Path) -> No
     if values.name not in made_with:
         raise PairError(
             f"the images are read with range {values.name}, and {denoised_root} was made with "
-            f"{' and '.join(sorted(made_with))}: give both the same range (in a dataset string range=fixed,0,4095 for fixed:0,4095)"
+            f"{' and '.join(sorted(made_with))}: give both the same range (in a dataset string range=fixed,0,4095 "
+            "for fixed:0,4095)"
         )
 
 
