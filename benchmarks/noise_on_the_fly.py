@@ -5,8 +5,9 @@ Usage: python benchmarks/noise_on_the_fly.py [FOLDER] [--images 64] [--repeats 3
 
 Both go through DINOv2's own augmentation (2 crops of 224 px, 8 of 96 px), or our faster one, and PyTorch's
 DataLoader: photographs of 500x375 px as JPEG with noise added on the fly, and the PNG folder that `add-noise` makes of
-them. The two take turns; of each the fastest of its repeats counts. With 0 workers processor time is measured instead of the clock: what one
-worker does, also on a machine that others use. Pixels are compared. Prints a table in Markdown; half a minute per row.
+them. The two take turns; of each the fastest of its repeats counts. With 0 workers processor time is measured instead
+of the clock: what one worker does, also on a machine that others use. Pixels are compared. Prints a table in Markdown;
+half a minute per row.
 Images are those of FOLDER, else photographs in scikit-image.
 """
 
