@@ -14,7 +14,7 @@ from dinov2_noise.decoding import load_rgb
 from dinov2_noise.files import atomic_path
 
 MAX_CROP_PX, GAP_PX, TITLE_PX, LABEL_PX, TEXT_PX = 160, 6, 26, 96, 15
-QUALITY = 80  # noise does not compress; the picture is to stay below 300 kB
+QUALITY = 55  # noise does not compress; the picture is to stay below 300 kB
 TITLES = {"clean-test": "clean"}
 
 
