@@ -1,11 +1,18 @@
-"""A command line made again from what was read of it, for the same command in other processes."""
+"""What commands share: options, and a command line made again from what was read of it, for other processes."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+
+Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core.")]
+Shard = Annotated[str, typer.Option(help="i/n: the i-th of n such commands that share the work.")]
+SkipBad = Annotated[int, typer.Option(help="Leave out so many images that cannot be read; the manifest lists them.")]
+Range = Annotated[
+    str, typer.Option("--range", help="Which stored values are black and white: dtype, fixed:A,B, percentile:P,Q, …")
+]
 
 
 def arguments_again(context: typer.Context, *, without: Collection[str] = ()) -> list[str]:

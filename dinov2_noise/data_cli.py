@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-data_app = typer.Typer()
+from dinov2_noise.command_line import Workers
 
-Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core.")]
+data_app = typer.Typer()
 
 
 @data_app.command()

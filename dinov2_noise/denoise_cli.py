@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dinov2_noise.command_line import arguments_again
+from dinov2_noise.command_line import Range, Shard, SkipBad, arguments_again
 from dinov2_noise.errors import ConfigError
 
 denoise_app = typer.Typer(no_args_is_help=True, help="Train a self-supervised denoiser on noisy images, and apply it.")
@@ -20,10 +20,6 @@ _SLURM_CPUS, _SLURM_MINUTES = 8, 24 * 60  # of a job, unless options say otherwi
 _JOB_NAME = "job.json"
 _NOT_SETTINGS = ("noisy", "output", "config", *_ELSEWHERE)  # of `denoise train`; all else may stand in its config file
 
-Range = Annotated[
-    str, typer.Option("--range", help="Which stored values are black and white: dtype, fixed:A,B, percentile:P,Q, …")
-]
-SkipBad = Annotated[int, typer.Option(help="Leave out so many images that cannot be read; the manifest lists them.")]
 Gpus = Annotated[int, typer.Option(help="Processes on this machine (under --slurm: on each), one per GPU.")]
 
 
@@ -134,7 +130,7 @@ def denoise_apply(
     ] = False,
     skip_bad: SkipBad = 0,
     values: Range = "dtype",
-    shard: Annotated[str, typer.Option(help="i/n: the i-th of n such commands that share the work.")] = "1/1",
+    shard: Shard = "1/1",
     gpus: Gpus = 1,
 ) -> None:
     """Denoise every image of a folder, with weights or any other denoiser."""

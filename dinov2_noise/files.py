@@ -61,6 +61,17 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def require_shard(shard: tuple[int, int]) -> None:
+    """Check that ``shard`` is (i, n) with i from 1 to n.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    number, shards = shard
+    if not 1 <= number <= shards:
+        raise ConfigError(f"shard {number} of {shards} does not exist: they count from 1 to n")
+
+
 def require_outside(destination: Path, source: Path) -> None:
     """Check that a folder to be written does not lie in the one it is made from, which it would add to.
 
@@ -82,7 +93,7 @@ def list_images(root: Path, *, what: str = "image folder") -> list[str]:
     if not root.is_dir():
         raise MissingFolderError(f"{what} {root} {'is a file' if root.exists() else 'does not exist'}: check the path")
     try:
-        found = sorted(_walk(root, "", ()))
+        found = sorted(find_files(root, is_image_name))
     except OSError as cause:
         raise MissingFolderError(f"{what} {root} cannot be read: {cause}") from cause
     if not found:
@@ -92,7 +103,14 @@ def list_images(root: Path, *, what: str = "image folder") -> list[str]:
     return found
 
 
-def _walk(folder: Path | str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def find_files(root: Path, is_wanted: Callable[[str], bool]) -> Iterator[str]:
+    """Relative POSIX paths of the files below ``root`` whose names are wanted, in no order, as `list_images` looks."""
+    return _walk(root, "", (), is_wanted)
+
+
+def _walk(
+    folder: Path | str, prefix: str, above: tuple[tuple[int, int], ...], is_wanted: Callable[[str], bool]
+) -> Iterator[str]:
     """``above``: device and number of the folders on the way, by which a circle of links is known."""
     status = os.stat(folder)
     if (status.st_dev, status.st_ino) in above:
@@ -102,9 +120,9 @@ def _walk(folder: Path | str, prefix: str, above: tuple[tuple[int, int], ...]) -
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if _is_folder(entry):
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", above)
-            elif is_image_name(entry.name):
+            if is_folder(entry):
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", above, is_wanted)
+            elif is_wanted(entry.name):
                 yield prefix + entry.name
 
 
@@ -113,7 +131,8 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not _METADATA.fullmatch(name)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; most file systems tell without another look at the disk."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-noise_app = typer.Typer()
+from dinov2_noise.command_line import Range, Shard, SkipBad, Workers
 
-Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core.")]
+noise_app = typer.Typer()
 
 
 def _list_noises(wanted: bool) -> None:
@@ -28,12 +28,9 @@ def add_noise(
     seed: Annotated[int, typer.Option(help="Base seed; 42 gives the published images.")] = 42,
     workers: Workers = None,
     image_format: Annotated[str, typer.Option("--format", help="png or webp (smaller, slower); no loss.")] = "png",
-    shard: Annotated[str, typer.Option(help="i/n: the i-th of n such commands that share the work.")] = "1/1",
-    skip_bad: Annotated[int, typer.Option(help="Leave out so many images that cannot be read.")] = 0,
-    values: Annotated[
-        str,
-        typer.Option("--range", help="Which stored values are black and white: dtype, fixed:A,B, percentile:P,Q, …"),
-    ] = "dtype",
+    shard: Shard = "1/1",
+    skip_bad: SkipBad = 0,
+    values: Range = "dtype",
     list_noises: Annotated[
         bool, typer.Option("--list", is_eager=True, callback=_list_noises, help="List all noises, and stop.")
     ] = False,
@@ -69,12 +66,9 @@ def corrupt(
     seed: Annotated[int, typer.Option(help="Base seed.")] = 42,
     size: Annotated[str, typer.Option(help="Side of the centre crop in px, made first; full for none.")] = "224",
     workers: Workers = None,
-    shard: Annotated[str, typer.Option(help="i/n: the i-th of n such commands that share the work.")] = "1/1",
-    skip_bad: Annotated[int, typer.Option(help="Leave out so many images that cannot be used.")] = 0,
-    values: Annotated[
-        str,
-        typer.Option("--range", help="Which stored values are black and white: dtype, fixed:A,B, percentile:P,Q, …"),
-    ] = "dtype",
+    shard: Shard = "1/1",
+    skip_bad: SkipBad = 0,
+    values: Range = "dtype",
 ) -> None:
     """Write the corruptions of ImageNet-C of every image of a folder."""
     from dinov2_noise.decoding import parse_range

@@ -52,9 +52,17 @@ def _missing() -> tuple[str, ...]:
 
 
 def _load_compiled_ops(folders: Sequence[Path]) -> None:
-    candidates = [folder / f"_C{suffix}" for folder in folders for suffix in EXTENSION_SUFFIXES]
-    for path in candidates:
-        if path.exists():
-            # built for another torch: the case this module is for
-            with suppress(ImportError, OSError):
-                torch.ops.load_library(str(path))
+    for path in _compiled_parts(folders):
+        # built for another torch: the case this module is for
+        with suppress(ImportError, OSError):
+            torch.ops.load_library(str(path))
+
+
+def _compiled_parts(folders: Sequence[Path]) -> list[Path]:
+    """``_C….so``, and ``_C_stable.so`` as torchvision has it from 0.29 on."""
+    return [
+        path
+        for folder in folders
+        for path in sorted(folder.glob("_C*"))
+        if path.name.split(".")[0] in ("_C", "_C_stable") and path.name.endswith(tuple(EXTENSION_SUFFIXES))
+    ]

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from dinov2_noise.data.full_depth import noisy_float64
 from dinov2_noise.data.pairs import PairedSource, check_pairs, check_range, find_stem, is_vouched_for, stem_of
 from dinov2_noise.data.strings import DatasetSpec, Transform, refuse_fresh
 from dinov2_noise.decoding import image_size, load_pixels, load_rgb, to_float32, to_uint8
 from dinov2_noise.errors import DatasetStringError, MissingFolderError, PairError, PluginError
-from dinov2_noise.noise import noisy_uint8
+from dinov2_noise.noise import noisy_float64, noisy_uint8
 from dinov2_noise.noise.corruptions import Corruption, corrupted_uint8, standard_crop
 
 

@@ -10,7 +10,6 @@ line by line. So memory does not grow with the number of images, and another run
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -20,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dinov2_noise.data.labels import class_names, shared_classes
-from dinov2_noise.data.listing import WALKERS, is_folder, ordered, written
+from dinov2_noise.data.listing import WALKERS, ordered, read_folder, written
 from dinov2_noise.data.metadata import (
     LISTING_NAME,
     UNLABELLED,
@@ -33,7 +32,7 @@ from dinov2_noise.data.metadata import (
 from dinov2_noise.data.strings import SPLITS
 from dinov2_noise.data.survey import Entry, Survey, entries_of, survey
 from dinov2_noise.errors import ConfigError, MetadataError, MissingFolderError
-from dinov2_noise.files import atomic_path, is_image_name, list_images, remove_leftover
+from dinov2_noise.files import atomic_path, list_images, remove_leftover
 from dinov2_noise.progress import track
 
 _BLOCK = 4096  # images that are in memory at once
@@ -151,23 +150,15 @@ def _present_splits(root: Path) -> list[str]:
 
 def _class_folders(folder: Path) -> list[str]:
     """Sorted names of the class folders; empty for a ``test`` folder that holds its images directly."""
-    folders, stray = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if is_folder(entry):
-                folders.append(entry.name)
-            elif is_image_name(entry.name):
-                stray.append(entry.name)
+    stray, folders = read_folder(folder, "")
     if stray and (folders or folder.name != "test"):
         raise MetadataError(
-            f"{folder / min(stray)} lies outside of a class folder: move it to {folder}/<class>/ "
+            f"{folder / stray[0]} lies outside of a class folder: move it to {folder}/<class>/ "
             "(for images without classes use ImageFolder:root=…, which needs no index)"
         )
     if not folders and not stray:
         raise MissingFolderError(f"{folder} holds neither class folders nor images")
-    return sorted(folders)
+    return folders
 
 
 def _file_names(split: str, splits: Mapping[str, Survey]) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dinov2_noise.errors import MetadataError, MissingFolderError
-from dinov2_noise.files import is_image_name, list_images
+from dinov2_noise.files import is_folder, is_image_name, list_images
 
 WALKERS = 16
 
@@ -47,17 +47,17 @@ def walk(root: Path, workers: int = WALKERS) -> Iterator[list[str]]:
     """
     if not root.is_dir():
         return
-    images, folders = _read(root, "")
+    images, folders = read_folder(root, "")
     yield images
     below: list[str] = []
     for folder in folders:  # two levels, such as train/<class>: as many jobs as there are classes
-        images, deeper = _read(root, folder)
+        images, deeper = read_folder(root, folder)
         yield images
         below += deeper
     yield from ordered(lambda folder: _below(root, folder), below, workers)
 
 
-def _read(root: Path, folder: str) -> tuple[list[str], list[str]]:
+def read_folder(root: Path, folder: str) -> tuple[list[str], list[str]]:
     """Relative paths of the images and of the folders in ``root/folder`` itself, sorted."""
     images, folders = [], []
     with os.scandir(root / folder) as entries:
@@ -70,14 +70,6 @@ def _read(root: Path, folder: str) -> tuple[list[str], list[str]]:
             elif is_image_name(entry.name):
                 images.append(path)
     return sorted(images), sorted(folders)
-
-
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one; most file systems tell without another look at the disk."""
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _below(root: Path, folder: str) -> list[str]:

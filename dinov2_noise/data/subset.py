@@ -118,7 +118,7 @@ def _read(file: Path, whole: Whole) -> _Named:
         stem = stem_of(path) if is_image_name(path) else path
         is_own = path.startswith(whole.prefix)
         if known and not whole.is_numbered:
-            named.classes_of_paths.add(_class_of(path, number, file, whole))
+            named.classes_of_paths.add(_class_of(path, f"line {number} of {file}", known, whole))
         _add(named.stems if is_own else others, stem, number, file)
     return named
 
@@ -129,12 +129,12 @@ def _add(found: dict[str, int], name: str, number: int, file: Path) -> None:
         raise MetadataError(f"{name} stands twice in {file}, in lines {before} and {number}: take one out")
 
 
-def _class_of(path: str, number: int, file: Path, whole: Whole) -> str:
+def _class_of(path: str, line: str, known: Collection[str], whole: Whole) -> str:
     prefix = next((prefix for prefix in whole.prefixes if path.startswith(prefix)), None)
     class_id = None if prefix is None else path[len(prefix) :].partition("/")[0]
-    if class_id is None or class_id not in whole.class_ids:
+    if class_id is None or class_id not in known:
         wrong = path if class_id is None else class_id
-        raise MetadataError(f"line {number} of {file}, {path}: {_no_class(wrong, whole)}")
+        raise MetadataError(f"{line}, {path}: {_no_class(wrong, whole)}")
     return class_id
 
 

@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dinov2_noise.data.listing import is_folder
 from dinov2_noise.errors import MissingFolderError, ShardError, WriteError
-from dinov2_noise.files import atomic_path, is_image_name
+from dinov2_noise.files import atomic_path, find_files, is_image_name
 from dinov2_noise.progress import track
 
 NO_TARGET = -1
@@ -44,7 +43,7 @@ def find_shards(root: Path) -> list[str]:
         MissingFolderError: there is none, or a folder cannot be read.
     """
     try:
-        found = sorted(_tar_files(root, "", ()))
+        found = sorted(find_files(root, _is_shard))
     except OSError as cause:
         raise MissingFolderError(f"dataset root {root} cannot be read: {cause}") from cause
     if not found:
@@ -54,20 +53,8 @@ def find_shards(root: Path) -> list[str]:
     return found
 
 
-def _tar_files(folder: Path | str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """``above``: device and number of the folders on the way, by which a circle of links is known."""
-    status = os.stat(folder)
-    above = (*above, (status.st_dev, status.st_ino))
-    if above[-1] in above[:-1]:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if is_folder(entry):
-                yield from _tar_files(entry.path, f"{prefix}{entry.name}/", above)
-            elif entry.name.endswith(".tar") and entry.is_file():
-                yield prefix + entry.name
+def _is_shard(name: str) -> bool:
+    return name.endswith(".tar")
 
 
 class TarIndex:

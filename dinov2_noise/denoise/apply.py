@@ -19,7 +19,14 @@ from dinov2_noise.denoise.network import ApplySettings, Network
 from dinov2_noise.denoise.parallel import Processes, joined
 from dinov2_noise.denoise.probe import probe
 from dinov2_noise.errors import ConfigError, ImageError
-from dinov2_noise.files import OutputFolder, list_images, read_manifest, require_outside, source_identity
+from dinov2_noise.files import (
+    OutputFolder,
+    list_images,
+    read_manifest,
+    require_outside,
+    require_shard,
+    source_identity,
+)
 from dinov2_noise.noise.folder import check_distinct_outputs, copy_labels
 from dinov2_noise.noise.pool import check_failures, complete_folder, require_skip_bad
 from dinov2_noise.progress import track
@@ -113,9 +120,8 @@ def apply_denoiser(
 
 def _part(shard: tuple[int, int], processes: Processes) -> tuple[int, int]:
     """This process's share of a shard's share."""
+    require_shard(shard)
     number, count = shard
-    if not 1 <= number <= count:
-        raise ConfigError(f"shard must be (i, n) with 1 <= i <= n, got {shard}")
     return (number - 1) * processes.world_size + processes.rank + 1, count * processes.world_size
 
 

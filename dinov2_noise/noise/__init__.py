@@ -3,7 +3,7 @@
 from dinov2_noise.noise.folder import add_noise, output_name
 from dinov2_noise.noise.models import Gaussian, NoiseModel, PixelNoise, Shot, Speckle
 from dinov2_noise.noise.registry import FAMILIES, LevelRange, parse, parse_pixel_noise
-from dinov2_noise.noise.seeding import DEFAULT_SEED, image_seed, noise_of, noisy_uint8
+from dinov2_noise.noise.seeding import DEFAULT_SEED, image_seed, noise_of, noisy_float64, noisy_uint8
 
 __all__ = [
     "DEFAULT_SEED",
@@ -17,6 +17,7 @@ __all__ = [
     "add_noise",
     "image_seed",
     "noise_of",
+    "noisy_float64",
     "noisy_uint8",
     "output_name",
     "parse",

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dinov2_noise.decoding import DTYPE_RANGE, ValueRange, load_pixels
-from dinov2_noise.errors import ConfigError, ImageError, OutputFolderError
-from dinov2_noise.files import OutputFolder, atomic_path, list_images, missing_outputs, require_outside
+from dinov2_noise.errors import ImageError, OutputFolderError
+from dinov2_noise.files import OutputFolder, atomic_path, list_images, missing_outputs, require_outside, require_shard
 from dinov2_noise.noise.encoding import check_format, encode
 from dinov2_noise.noise.models import NoiseModel
-from dinov2_noise.noise.pool import check_failures, complete_folder, require_skip_bad, run_jobs, worker_count
+from dinov2_noise.noise.pool import fill_folder, require_skip_bad, worker_count
 from dinov2_noise.noise.registry import parse
 from dinov2_noise.noise.seeding import DEFAULT_SEED, noisy_uint8
 
@@ -69,10 +69,9 @@ def add_noise(
         WriteError: a file cannot be written.
     """
     model = parse(noise) if isinstance(noise, str) else noise
-    workers, image_format, (number, shards) = worker_count(workers), check_format(image_format), shard
+    workers, image_format = worker_count(workers), check_format(image_format)
     require_skip_bad(skip_bad)
-    if not 1 <= number <= shards:
-        raise ConfigError(f"shard {number} of {shards} does not exist: the first is 1/{shards}")
+    require_shard(shard)
     source, destination = source.resolve(), destination.resolve()
     require_outside(destination, source)
     names = list_images(source, what="source folder")
@@ -81,22 +80,8 @@ def add_noise(
     output = OutputFolder(destination, command="add-noise", parameters=job.parameters())
     output.open()
     copy_labels(source, destination)
-    missing = job.missing(names)
-    if missing:
-        output.reopen()
-    own = missing if shards == 1 else sorted(set(missing).intersection(names[number - 1 :: shards]))
-    failures = run_jobs(job, own, workers=workers, description=f"add-noise {model.name}" if progress else None)
-    check_failures(failures, total=len(names), skip_bad=skip_bad)
-    complete_folder(
-        output,
-        job,
-        source,
-        missing=job.missing(names),
-        failures=failures,
-        total=len(names),
-        skip_bad=skip_bad,
-    )
-    return len(own) - len(failures)
+    description = f"add-noise {model.name}" if progress else None
+    return fill_folder(output, job, names, shard=shard, workers=workers, skip_bad=skip_bad, description=description)
 
 
 def output_name(relative_path: str, image_format: str = "png") -> str:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from dinov2_noise.errors import ConfigError, DinoNoiseError, ImageError
 from dinov2_noise.files import OutputFolder
@@ -167,6 +167,59 @@ def complete_folder(
             return  # what another shard has yet to make
     skipped = [str(source / name) for name in missing]
     output.close(images=total - len(skipped), **facts, **({"skipped": skipped} if skipped else {}))
+
+
+class FolderJob(Protocol):
+    """An `ImageJob` that makes the outputs of one folder of images."""
+
+    @property
+    def source(self) -> Path: ...
+    def missing(self, names: Sequence[str], /) -> list[str]:
+        """Those of ``names`` that lack an output, in order."""
+        ...
+
+    def __call__(self, relative_path: str, /) -> ImageError | None: ...
+
+
+def fill_folder(
+    output: OutputFolder,
+    job: FolderJob,
+    names: Sequence[str],
+    *,
+    shard: tuple[int, int],
+    workers: int,
+    skip_bad: int,
+    description: str | None,
+    chunk_images: int = _CHUNK_IMAGES,
+) -> int:
+    """Make what is missing in an open folder, as far as it is this shard's, and complete the manifest if that was all.
+
+    Args:
+        output: the folder.
+        job: makes an image.
+        names: of all images, sorted.
+        shard: (i, n), i from 1: every n-th image is this call's.
+        skip_bad: how many images may be left out, of all shards together.
+        workers, description, chunk_images: see `run_jobs`.
+
+    Returns:
+        The number of images made.
+
+    Raises:
+        ImageError: more images than ``skip_bad`` could not be used; the manifest then stays incomplete.
+    """
+    missing = job.missing(names)
+    if missing:
+        output.reopen()
+    own, (number, shards) = missing, shard
+    if shards > 1:
+        lacking = set(missing)
+        own = [name for name in names[number - 1 :: shards] if name in lacking]
+    failures = run_jobs(job, own, workers=workers, description=description, chunk_images=chunk_images)
+    check_failures(failures, total=len(names), skip_bad=skip_bad)
+    rest = job.missing(names)
+    complete_folder(output, job, job.source, missing=rest, failures=failures, total=len(names), skip_bad=skip_bad)
+    return len(own) - len(failures)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def noise_of(
         noise: any model; one without range is returned as it is.
         relative_path, base_seed, epoch: see :func:`image_seed`.
     """
-    return _drawn(noise, np.random.default_rng(image_seed(relative_path, base_seed, epoch)))
+    return _begin(noise, relative_path, base_seed, epoch)[0]
 
 
 def noisy_uint8(
@@ -68,8 +68,7 @@ def noisy_uint8(
     Returns:
         (H, W, C) uint8, the same on every call.
     """
-    rng = np.random.default_rng(image_seed(relative_path, base_seed, epoch))
-    noise = _drawn(noise, rng)
+    noise, rng = _begin(noise, relative_path, base_seed, epoch)
     if not getattr(noise, "in_order", False):
         return (noise.sample(_unit(pixels), rng) * 255).astype(np.uint8)
     noisy = np.empty(pixels.shape, np.uint8)
@@ -81,8 +80,32 @@ def noisy_uint8(
     return noisy
 
 
-def _drawn(noise: NoiseModel, rng: np.random.Generator) -> NoiseModel:
-    return noise.drawn(rng) if isinstance(noise, LevelRange) else noise
+def noisy_float64(
+    pixels: NDArray[Any],
+    noise: NoiseModel,
+    *,
+    relative_path: str,
+    base_seed: int = DEFAULT_SEED,
+    epoch: int | None = None,
+) -> NDArray[np.float64]:
+    """The realisation of :func:`noisy_uint8` before its last step: ``floor(255 y)`` is what that returns.
+
+    Args:
+        pixels, noise, relative_path, base_seed, epoch: as there.
+
+    Returns:
+        y, (H, W, C) in [0, 1].
+    """
+    noise, rng = _begin(noise, relative_path, base_seed, epoch)
+    return noise.sample(_unit(pixels), rng)
+
+
+def _begin(
+    noise: NoiseModel, relative_path: str, base_seed: int, epoch: int | None
+) -> tuple[NoiseModel, np.random.Generator]:
+    """The model of one image, with the level drawn for it, and the generator of its pixels."""
+    rng = np.random.default_rng(image_seed(relative_path, base_seed, epoch))
+    return (noise.drawn(rng) if isinstance(noise, LevelRange) else noise), rng
 
 
 def _unit(pixels: NDArray[Any]) -> NDArray[np.float64]:

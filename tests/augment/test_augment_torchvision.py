@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DECLARE = "from dinov2_noise.torchvision_ops import declare_missing_ops\n"
 # a torchvision of the test's own: found, never imported
 FAKE_PACKAGE = "import sys; sys.path.insert(0, FAKE)\n"
@@ -27,10 +29,10 @@ def run(code: str, fake: Path | None = None) -> str:
     return done.stdout.strip()
 
 
-def fake_torchvision(root: Path) -> Path:
+def fake_torchvision(root: Path, compiled: str = "_C.so") -> Path:
     (root / "torchvision").mkdir()
     (root / "torchvision" / "__init__.py").write_text("")
-    (root / "torchvision" / "_C.so").write_text("not a library")
+    (root / "torchvision" / compiled).write_text("not a library")
     return root
 
 
@@ -62,7 +64,8 @@ def test_a_compiled_part_that_does_not_load_is_replaced_by_declarations(tmp_path
     assert run(DECLARE + "print(declare_missing_ops())\n", fake_torchvision(tmp_path)) == "('nms', 'qnms')"
 
 
-def test_a_compiled_part_that_loads_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", ["_C.so", "_C_stable.so"])  # the second from torchvision 0.29 on
+def test_a_compiled_part_that_loads_is_left_alone(compiled: str, tmp_path: Path) -> None:
     code = (
         "import torch\ncalls, kept = [], []\n"
         "def load(path):\n    calls.append(path)\n"
@@ -73,4 +76,4 @@ def test_a_compiled_part_that_loads_is_left_alone(tmp_path: Path) -> None:
         + DECLARE
         + "print(declare_missing_ops(), declare_missing_ops(), len(calls))\n"
     )
-    assert run(code, fake_torchvision(tmp_path)) == "() () 1"
+    assert run(code, fake_torchvision(tmp_path, compiled)) == "() () 1"

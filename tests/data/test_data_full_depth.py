@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dinov2_noise.data import PairedImages, build_index, make, parse_dataset_string
-from dinov2_noise.data.full_depth import noisy_float64
 from dinov2_noise.decoding import load_pixels, to_float32
 from dinov2_noise.denoise.images import open_source
 from dinov2_noise.errors import DatasetStringError, PairError
-from dinov2_noise.noise import FAMILIES, noisy_uint8, parse
+from dinov2_noise.noise import FAMILIES, noisy_float64, noisy_uint8, parse
 
 HEIGHT, WIDTH = 40, 50
 NOISES = ("gauss5-50", *(family.examples[0] for family in FAMILIES.values()))

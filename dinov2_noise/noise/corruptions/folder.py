@@ -16,12 +16,13 @@ from dinov2_noise.files import (
     list_images,
     missing_outputs,
     require_outside,
+    require_shard,
     source_identity,
 )
 from dinov2_noise.noise.corruptions.corruption import Corruption
 from dinov2_noise.noise.corruptions.image import STANDARD_SIZE_PX, corrupted_uint8, standard_crop
 from dinov2_noise.noise.folder import check_distinct_outputs, copy_labels, output_name, save_png
-from dinov2_noise.noise.pool import check_failures, complete_folder, require_skip_bad, run_jobs, worker_count
+from dinov2_noise.noise.pool import fill_folder, require_skip_bad, worker_count
 from dinov2_noise.noise.seeding import DEFAULT_SEED
 
 _SPLIT = "val"
@@ -61,7 +62,7 @@ def corrupt_folder(
         progress: show a bar on standard error.
 
     Returns:
-        The number of images (of the source) that were not complete before.
+        The number of images (of the source) completed now.
 
     Raises:
         ConfigError: no corruption, fewer than one worker, a shard that does not exist, or a negative ``skip_bad``.
@@ -72,10 +73,11 @@ def corrupt_folder(
             incomplete.
         WriteError: a file cannot be written.
     """
-    workers, (number, shards) = worker_count(workers), shard
+    workers = worker_count(workers)
     require_skip_bad(skip_bad)
-    if not corruptions or not 1 <= number <= shards:
-        raise ConfigError(f"nothing to corrupt: {len(corruptions)} corruptions, shard {number} of {shards}")
+    require_shard(shard)
+    if not corruptions:
+        raise ConfigError("nothing to corrupt: no corruption is named")
     source, destination = source.resolve(), destination.resolve()
     require_outside(destination, source)
     names = _list_source(source)
@@ -85,23 +87,16 @@ def corrupt_folder(
     output.open()
     for corruption in corruptions:
         copy_labels(source, destination / corruption.label)
-    pending = job.incomplete(names)
-    if pending:
-        output.reopen()
-    own = [name for name in names[number - 1 :: shards] if name in pending]
-    chunk = max(1, _CHUNK_IMAGES // len(corruptions))
-    failures = run_jobs(job, own, workers=workers, description="corrupt" if progress else None, chunk_images=chunk)
-    check_failures(failures, total=len(names), skip_bad=skip_bad)
-    complete_folder(
+    return fill_folder(
         output,
         job,
-        source,
-        missing=sorted(job.incomplete(names)),
-        failures=failures,
-        total=len(names),
+        names,
+        shard=shard,
+        workers=workers,
         skip_bad=skip_bad,
+        description="corrupt" if progress else None,
+        chunk_images=max(1, _CHUNK_IMAGES // len(corruptions)),
     )
-    return len(own)
 
 
 def parse_size(text: str) -> int | None:
@@ -143,14 +138,14 @@ class _Job:
     def output(self, corruption: Corruption, relative_path: str) -> Path:
         return self.destination / corruption.label / output_name(relative_path)
 
-    def incomplete(self, names: Sequence[str]) -> set[str]:
-        """Those of ``names`` that lack an output; one walk per cell."""
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Those of ``names`` that lack an output in any cell, in order; one walk per cell."""
         lacking: set[str] = set()
         for corruption in self.corruptions:
             lacking.update(missing_outputs(names, self.destination / corruption.label, output_name))
             if len(lacking) == len(names):
                 break
-        return lacking
+        return [name for name in names if name in lacking]
 
     def __call__(self, relative_path: str) -> ImageError | None:
         """None, or why the image could not be used."""
