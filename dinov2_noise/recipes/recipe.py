@@ -1,8 +1,8 @@
 """A recipe file → its steps: inheritance, variables and strict types.
 
 Read in this order: files named by ``inherit`` are merged, the child's keys over the parent's; a step set to ``null``
-is taken out; ``key=value`` of the command line replaces variables; ``${name}`` is resolved; each step, with the
-``defaults`` of its kind below it, becomes one of the dataclasses of `steps`.
+is taken out; ``key=value`` of the command line replaces variables; ``${name}`` is resolved, once for each combination
+of a `matrix`; each step, with the ``defaults`` of its kind below it, becomes one of the dataclasses of `steps`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dinov2_noise.curriculum.strict import build_strict, choose
 from dinov2_noise.errors import ConfigError
 from dinov2_noise.recipes.corruption_step import CorruptionsStep
 from dinov2_noise.recipes.denoise_steps import DenoiseApplyStep, DenoiseTrainStep
+from dinov2_noise.recipes.matrix import Axes, combinations, filled, narrowed, parse_matrix, placeholder, require_own
 from dinov2_noise.recipes.steps import CommandStep, IndexStep, NoiseStep, Step
 from dinov2_noise.recipes.upstream_steps import KnnStep, LinearStep, TrainStep
 
@@ -35,7 +36,7 @@ KINDS: dict[str, type[Step]] = {
     "corruptions": CorruptionsStep,
     "command": CommandStep,
 }
-SECTIONS = ("name", "description", "inherit", "variables", "defaults", "slurm", "steps")
+SECTIONS = ("name", "description", "inherit", "variables", "matrix", "defaults", "slurm", "steps")
 PREDEFINED = ("workdir", "recipe")
 _STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -126,7 +127,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"recipe {path} must be a mapping with the keys {', '.join(SECTIONS)}")
     for key in content:
         choose(str(key), SECTIONS, f"recipe {path}: key")
-    for section in ("variables", "defaults", "slurm", "steps"):
+    for section in ("variables", "matrix", "defaults", "slurm", "steps"):
         if not isinstance(content.get(section, {}), dict):
             raise ConfigError(f"recipe {path}: {section} must be a mapping, not {content[section]!r}")
     return {str(key): value for key, value in content.items()}
@@ -135,13 +136,15 @@ def _read(path: Path) -> dict[str, Any]:
 def _build(path: Path, content: dict[str, Any], overrides: Sequence[str], workdir: Path | None) -> Recipe:
     name = str(content.get("name", path.stem))
     folder = Path("runs") / name if workdir is None else workdir
-    variables = _variables(content.get("variables", {}), overrides)
-    resolved = _resolve(content, {**variables, "workdir": str(folder), "recipe": name})
-    defaults = _defaults(resolved.get("defaults", {}))
-    nodes = {str(step): node for step, node in resolved.get("steps", {}).items() if node is not None}
-    if not nodes:
+    declared = content.get("variables", {})
+    axes = parse_matrix(content.get("matrix", {}), declared)
+    variables, axes = _variables(declared, axes, overrides)
+    variables |= {"workdir": str(folder), "recipe": name}
+    head = {key: value for key, value in content.items() if key not in ("steps", "defaults")}
+    resolved = _resolve(head, variables, axes, {})
+    complete = _steps(content, variables, axes)
+    if not complete:
         raise ConfigError("steps is empty: a recipe has at least one step")
-    complete = {step: _with_defaults(step, node, defaults) for step, node in nodes.items()}
     steps = {step: _step(step, node) for step, node in complete.items()}
     kept: dict[str, Any] = {key: resolved[key] for key in ("description", "slurm") if key in resolved}
     slurm = build_strict(SlurmSection, resolved.get("slurm", {}), "slurm")
@@ -155,8 +158,25 @@ def _build(path: Path, content: dict[str, Any], overrides: Sequence[str], workdi
     )
 
 
-def _variables(declared: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    for key in declared:
+def _steps(content: Mapping[str, Any], variables: Mapping[str, Any], axes: Axes) -> dict[str, dict[str, Any]]:
+    """Every step with its values in place: those of the matrix once for each combination of their variables."""
+    complete: dict[str, dict[str, Any]] = {}
+    defaults = _checked_defaults(content.get("defaults", {}))
+    for template, node in content.get("steps", {}).items():
+        if node is None:
+            continue
+        whole = _with_defaults(str(template), node, defaults)
+        for values in combinations(str(template), axes):
+            resolved = _resolve({"steps": {str(template): whole}}, variables, axes, values)
+            name = _checked_name(filled(str(template), values))
+            complete[name] = resolved["steps"][str(template)]
+            require_own(str(template), complete[name], axes)
+    return complete
+
+
+def _variables(declared: Mapping[str, Any], axes: Axes, overrides: Sequence[str]) -> tuple[dict[str, Any], Axes]:
+    """Variables and matrix as the command line changes them."""
+    for key in (*declared, *axes):
         if key in SECTIONS or key in PREDEFINED:
             raise ConfigError(f"variables.{key}: this name is taken")
     variables = dict(declared)
@@ -164,18 +184,25 @@ def _variables(declared: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
         key, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"{override!r} is not of the form variable=value")
-        choose(key, list(declared), f"variable of {override!r}")
+        choose(key, [*declared, *axes], f"variable of {override!r}")
+        if key in axes:
+            axes = narrowed(axes, key, text)
+            continue
         # A text stays a text: `1e3` or `yes` can be a folder's name.
         is_text = isinstance(declared[key], str) and declared[key] != "???"
         variables[key] = text if is_text else OmegaConf.from_dotlist([f"value={text}"]).value
     for key, value in variables.items():
         if value == "???":
             raise ConfigError(f"variables.{key} has no value, the recipe leaves it to you: add {key}=… to the command")
-    return variables
+    return variables, axes
 
 
-def _resolve(content: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in content.items() if key != "variables"}
+def _resolve(
+    content: Mapping[str, Any], variables: Mapping[str, Any], axes: Axes, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The recipe without variables; those of the matrix have ``values``, or a placeholder."""
+    variables = {**variables, **{axis: placeholder(axis) for axis in axes}, **values}
+    rest = {key: value for key, value in content.items() if key not in ("variables", "matrix")}
     try:
         container = OmegaConf.to_container(OmegaConf.create({**variables, **rest}), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as cause:
@@ -185,7 +212,7 @@ def _resolve(content: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[s
     return {str(key): value for key, value in container.items() if key not in variables}
 
 
-def _defaults(section: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _checked_defaults(section: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for kind, node in section.items():
         choose(str(kind), list(KINDS), "key of defaults")
         if not isinstance(node, Mapping):
@@ -195,10 +222,16 @@ def _defaults(section: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {str(kind): dict(node) for kind, node in section.items()}
 
 
+def _checked_name(name: str) -> str:
+    if not _STEP_NAME.fullmatch(name):
+        raise ConfigError(
+            f"steps.{name}: a step's name is made of letters, digits, '.', '_', '-' and ${{variables}} of the matrix"
+        )
+    return name
+
+
 def _with_defaults(name: str, node: object, defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     key = f"steps.{name}"
-    if not _STEP_NAME.fullmatch(name):
-        raise ConfigError(f"{key}: a step's name is made of letters, digits, '.', '_' and '-'")
     if not isinstance(node, Mapping) or "kind" not in node:
         raise ConfigError(f"{key} must be a mapping with a kind: {', '.join(KINDS)}")
     choose(str(node["kind"]), list(KINDS), f"{key}.kind")

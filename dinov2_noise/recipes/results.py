@@ -35,7 +35,7 @@ def save_record(plan: Plan, name: str, probe: ProbeStep) -> None:
     metric, value, details = _read(probe)
     config = OmegaConf.load(Path(run.output) / "config.yaml")
     Record(
-        arm=probe.of,
+        arm=probe.arm or probe.of,
         metric=metric,
         value=value,
         n_images=_n_images(probe.dataset("VAL")),

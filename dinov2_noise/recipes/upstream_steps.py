@@ -132,6 +132,7 @@ class ProbeStep(Step):
 
     Attributes:
         of: the training step.
+        arm: what the record calls it, by default the step's name: runs that differ in their seed alone share one.
         root: data set to probe on; its ``train`` images are the reference, its ``val`` images are counted.
         output: folder for the results.
         train_dataset, val_dataset: dataset strings instead of ``root``.
@@ -139,6 +140,7 @@ class ProbeStep(Step):
 
     of: str
     output: str
+    arm: str | None = None
     root: str | None = None
     train_dataset: str | None = None
     val_dataset: str | None = None
@@ -153,6 +155,10 @@ class ProbeStep(Step):
         super().check(key)
         if (self.root is None) == (self.train_dataset is None or self.val_dataset is None):
             raise ConfigError(f"{key}: give either root, or train_dataset and val_dataset")
+
+    def identity(self) -> dict[str, Any]:
+        # Working folders from before there was an `arm` stay done.
+        return {key: value for key, value in super().identity().items() if key != "arm" or value is not None}
 
     def dataset(self, split: str) -> str:
         given = self.train_dataset if split == "TRAIN" else self.val_dataset
