@@ -1,5 +1,6 @@
 # The two commands of the README are `make demo` and `make test`; both start from nothing but Python, make and a package index.
 PYTHON ?= python3
+PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := .build
@@ -13,7 +14,7 @@ else
 UPSTREAM := $(VENV)/.upstream
 endif
 
-.PHONY: help demo test test-slow check format checkout clean
+.PHONY: help demo test test-slow check format docs docs-serve checkout clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -38,8 +39,16 @@ format: $(UPSTREAM)  ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.installed  ## The documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/.installed  ## Show the site at http://127.0.0.1:8000 while you write; PORT=8001 for another port
+	@$(BIN)/python -c 'import socket, sys; taken = socket.socket().connect_ex(("127.0.0.1", $(PORT))) == 0; \
+		sys.exit("port $(PORT) is taken by another program: make docs-serve PORT=$$(($(PORT) + 1))" if taken else 0)'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:$(PORT)
+
 clean:  ## Remove what make created
-	rm -rf $(VENV) $(BUILD) demo-output
+	rm -rf $(VENV) $(BUILD) demo-output site
 
 $(VENV)/.installed: setup.cfg pyproject.toml requirements/torch.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dinov2-noise needs Python 3.10 or newer: make PYTHON=python3.11 ...")'

@@ -16,6 +16,9 @@ from dinov2_noise.denoise_cli import denoise_app
 from dinov2_noise.errors import DinoNoiseError
 from dinov2_noise.evaluate_cli import evaluate_app
 from dinov2_noise.noise_cli import noise_app
+from dinov2_noise.report_cli import report
+from dinov2_noise.toy_cli import toy_app
+from dinov2_noise.use_cli import use_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,8 +28,11 @@ app = typer.Typer(
 )
 app.add_typer(data_app)
 app.add_typer(noise_app)
+app.add_typer(use_app)
 app.add_typer(denoise_app, name="denoise")
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(toy_app, name="toy")
+app.command()(report)
 console = Console()
 _INTERRUPTED = 130
 

@@ -116,6 +116,10 @@ class DivergedError(DinoNoiseError, RuntimeError):
     """Training cannot go on: a loss is not finite, or optimizer steps are skipped one after the other."""
 
 
+class MonitorLogError(DinoNoiseError, ValueError):
+    """A line of ``monitor.jsonl`` is damaged."""
+
+
 class OutputFolderError(DinoNoiseError, FileExistsError):
     """The output folder already holds other results."""
 

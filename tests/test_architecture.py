@@ -12,7 +12,7 @@ import pytest
 
 from dinov2_noise.curriculum.config import AnchorConfig, OptimOverrides, StageConfig, TeacherOverrides
 from dinov2_noise.curriculum.frequency import BlurPatchConfig, CropsConfig, GaussianPatchConfig, LowPassConfig
-from dinov2_noise.curriculum.sections import HealthConfig, LoaderConfig, StepConfig
+from dinov2_noise.curriculum.sections import HealthConfig, LoaderConfig, MonitorConfig, StepConfig
 from dinov2_noise.upstream import SEAMS
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +20,7 @@ PACKAGE = ROOT / "dinov2_noise"
 # Later ones may import earlier ones; those of one line not each other.
 FLOW = [
     ["errors", "progress", "command_line", "cpu", "xformers_ops", "torchvision_ops"],
+    ["curves"],
     ["writing"],
     ["files"],
     ["decoding"],
@@ -29,13 +30,13 @@ FLOW = [
     ["augment"],
     ["curriculum", "anchor", "health", "weights"],
     ["configs", "patching"],
-    ["evaluation"],
-    ["report"],
+    ["evaluation", "monitor"],
     ["upstream"],
-    ["plugin", "launch"],
+    ["report"],
+    ["plugin", "launch", "export"],
     ["slurm"],
-    ["doctor", "check", "demo", "recipes"],
-    ["evaluate_cli", "denoise_cli", "noise_cli", "data_cli"],
+    ["doctor", "check", "demo", "recipes", "toy"],
+    ["evaluate_cli", "denoise_cli", "noise_cli", "data_cli", "use_cli", "report_cli", "toy_cli"],
     ["cli"],
     ["__main__"],
 ]
@@ -99,7 +100,7 @@ def test_every_config_field_is_read_somewhere() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
                 attributes.add(node.attr)
-    kinds = (StageConfig, AnchorConfig, StepConfig, HealthConfig, LoaderConfig)
+    kinds = (StageConfig, AnchorConfig, StepConfig, HealthConfig, LoaderConfig, MonitorConfig)
     images = (CropsConfig, LowPassConfig, GaussianPatchConfig, BlurPatchConfig)
     read = {field.name for kind in (*kinds, *images) for field in fields(kind)}
     assert read <= attributes

@@ -1,5 +1,5 @@
-"""The config sections ``step:``, ``health:`` and ``loader:``: how an optimizer step is computed, what is watched
-meanwhile, and how images are made ready.
+"""The config sections ``step:``, ``health:``, ``loader:`` and ``monitor:``: how an optimizer step is computed, what is
+watched meanwhile, how images are made ready, and what is told of a run.
 """
 
 from __future__ import annotations
@@ -56,6 +56,36 @@ class LoaderConfig:
     augmentation: str = "fast"
 
 
+@dataclass(frozen=True)
+class MonitorConfig:
+    """What is told of a run while it trains, every ``evaluation.eval_period_iterations`` and at the end.
+
+    ``enabled``: all that follows. ``train``, ``val``: dataset strings of labelled images for two quick probes; without
+    them only what needs no labels is measured. ``noise``: these images are clean, their noisy version gets this noise;
+    ``clean``: these images are noisy, their clean twins are in this folder, under the same paths. ``n_train``,
+    ``n_val``: labelled images, as many of each class. ``n_images``: training images for what needs no labels, 0 for
+    none. ``image_px``: side of the square that the network is shown, 0 for ``crops.global_crops_size``. ``knn``:
+    neighbours. ``max_time_share``: of the run's time that may go into measuring, 1 for all that is due.
+    ``line_period_iterations``: how often a line says how the run stands, 0 for never. ``tensorboard``: write curves
+    to ``tensorboard/`` of the output folder. ``wandb``: project of Weights & Biases to send them to.
+    """
+
+    enabled: bool = True
+    train: str = ""
+    val: str = ""
+    noise: str = ""
+    clean: str = ""
+    n_train: int = 1000
+    n_val: int = 500
+    n_images: int = 500
+    image_px: int = 0
+    knn: int = 10
+    max_time_share: float = 0.02
+    line_period_iterations: int = 100
+    tensorboard: bool = True
+    wandb: str = ""
+
+
 def parse_step(section: Any, *, batch_size: int) -> StepConfig:
     """The checked section ``step:`` (None when it is absent).
 
@@ -92,6 +122,39 @@ def parse_loader(section: Any) -> LoaderConfig:
     """
     config = build_strict(LoaderConfig, _plain(section), "loader")
     choose(config.augmentation, AUGMENTATIONS, "loader.augmentation")
+    return config
+
+
+def parse_monitor(section: Any, *, patch_px: int = 1) -> MonitorConfig:
+    """The checked section ``monitor:`` (None when it is absent).
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or value, or keys that contradict each other.
+    """
+    config = build_strict(MonitorConfig, _plain(section), "monitor")
+    least = {"n_train": 2, "n_val": 1, "n_images": 0, "image_px": 0, "knn": 1, "line_period_iterations": 0}
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value < bound:
+            raise ConfigError(f"monitor.{name} is {value}: it must be at least {bound}")
+    if not 0 < config.max_time_share <= 1:
+        raise ConfigError(
+            f"monitor.max_time_share is {config.max_time_share}: it must be above 0 and at most 1 (no limit); "
+            "evaluation.eval_period_iterations=0 turns measuring off"
+        )
+    if config.image_px % patch_px:
+        raise ConfigError(f"monitor.image_px is {config.image_px}, not a multiple of student.patch_size, {patch_px}")
+    if bool(config.train) != bool(config.val):
+        given, missing = ("train", "val") if config.train else ("val", "train")
+        raise ConfigError(f"monitor.{given} is given and monitor.{missing} is not: the probes need both, or neither")
+    if not config.train and (config.noise or config.clean):
+        name = "noise" if config.noise else "clean"
+        raise ConfigError(f"monitor.{name} belongs to labelled images: give monitor.train and monitor.val too")
+    if config.noise and config.clean:
+        raise ConfigError(
+            "monitor.noise says that the images of monitor.train are clean, monitor.clean that they are noisy: give "
+            "one of them"
+        )
     return config
 
 

@@ -5,6 +5,8 @@ from dinov2_noise.data.image_folder import NoisyImageFolder
 from dinov2_noise.data.image_net import NoisyImageNet
 from dinov2_noise.data.imagenet_c import CorruptedImageNet, StoredCell, find_cells
 from dinov2_noise.data.index import build_index
+from dinov2_noise.data.label_file import LabelFile, read_label_file, write_label_file
+from dinov2_noise.data.labelled_images import LabelledImages, labelled_images_string
 from dinov2_noise.data.metadata import default_extra
 from dinov2_noise.data.options import Subset
 from dinov2_noise.data.pairs import PairedSource, check_pairs
@@ -25,6 +27,8 @@ __all__ = [
     "DatasetKind",
     "DatasetSpec",
     "DrawLike",
+    "LabelFile",
+    "LabelledImages",
     "NoisyImageFolder",
     "NoisyImageNet",
     "PairedImages",
@@ -37,8 +41,11 @@ __all__ = [
     "check_pairs",
     "default_extra",
     "find_cells",
+    "labelled_images_string",
     "make",
     "parse_dataset_string",
+    "read_label_file",
     "refuse_fresh",
     "register_dataset",
+    "write_label_file",
 ]

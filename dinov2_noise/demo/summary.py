@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ from dinov2_noise.evaluation.floors import chance, mean_colour_knn, psnr_db
 from dinov2_noise.evaluation.records import Record
 from dinov2_noise.evaluation.upstream_results import read_training
 from dinov2_noise.files import atomic_path, list_images
-from dinov2_noise.report.figures import accuracy_chart, contact_sheet, loss_curves
-from dinov2_noise.report.html import FigureBlock, Table, write_report
+from dinov2_noise.report.collect import collect
+from dinov2_noise.report.compose import NOTES, Request, compose
+from dinov2_noise.report.features import Settings
+from dinov2_noise.report.figures import accuracy_chart, contact_sheet
+from dinov2_noise.report.html import FigureBlock, Page, Section, Table, write_page
 from dinov2_noise.upstream import preview
 
 _METRICS = {"knn_top1": "k-NN top-1", "linear_top1": "linear top-1"}
@@ -36,16 +40,24 @@ def write_summary(output: Path, recipe: Recipe, random: Arm) -> Path:
     with atomic_path(output / "results.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([table.columns, *table.rows])
     path = output / "report.html"
-    write_report(
-        path,
+    write_page(path, _page(output, recipe, records, floors, table))
+    return path
+
+
+def _page(output: Path, recipe: Recipe, records: Sequence[Record], floors: dict[str, float], table: Table) -> Page:
+    """The report of the output folder, with the demo's own words, table and pictures at its beginning."""
+    n_images = records[0].n_images  # all validation cells: few enough to look for neighbours among them
+    request = Request([output], settings=Settings(n_candidates=n_images))
+    page = compose(collect([output]), request, lambda text: Console(stderr=True).print(f"report: {text}", markup=False))
+    own = Section("demo", "The demo in one table", [table, *_figures(output, recipe, records, floors)])
+    return replace(
+        page,
         title="Noisy photographs to features that cope with noise",
         summary=_summary(recipe, records),
-        facts=_facts(output, recipe),
-        table=table,
-        figures=_figures(output, recipe, records, floors),
-        notes=_notes(recipe, records),
+        facts=_facts(output, recipe) | {"Versions": page.facts["Versions"]},
+        sections=[own, *page.sections],
+        notes=[*_notes(recipe), *NOTES],
     )
-    return path
 
 
 def _record(output: Path, arm: Arm, metric: str) -> Record:
@@ -102,7 +114,7 @@ def _table(
 def _print(table: Table) -> None:
     shown = ConsoleTable(*table.columns, caption=table.caption)
     for row in table.rows:
-        shown.add_row(*row)
+        shown.add_row(*map(str, row))
     Console().print(shown)
 
 
@@ -144,9 +156,6 @@ def _facts(output: Path, recipe: Recipe) -> dict[str, str]:
 
 
 def _figures(output: Path, recipe: Recipe, records: Sequence[Record], floors: dict[str, float]) -> list[FigureBlock]:
-    length = int(recipe.content.training.train.OFFICIAL_EPOCH_LENGTH)
-    runs = {arm.title: read_training(run_folder(output, arm.name) / "training_metrics.json") for arm in recipe.arms}
-    switches = {arm.title: [(epoch * length, f"→ {name}") for epoch, name in arm.switch_epochs] for arm in recipe.arms}
     titles = {arm.name: arm.title for arm in recipe.arms} | {"random": "random network"}
     shown = [_with_title(record, titles[record.arm]) for record in records]
     return [
@@ -164,20 +173,12 @@ def _figures(output: Path, recipe: Recipe, records: Sequence[Record], floors: di
             "Dots with 95 % intervals (Wilson). The denoiser-kept arm is probed on denoised cells, all others "
             "on noisy ones.",
             "Chart of k-NN and linear accuracy per arm, with chance and the colour-only floor.",
-        ),
-        FigureBlock(
-            "Losses",
-            loss_curves(runs, switches, keys=("dino_global_crops_loss", "ibot_loss", "anchor_dino_global_crops_loss")),
-            "As upstream logs them, every ten steps. A dashed line marks the switch to noisy images: optimizer "
-            "and schedules start afresh.",
-            "Loss curves of the four arms.",
+            is_chart=True,
         ),
     ]
 
 
 def _with_title(record: Record, title: str) -> Record:
-    from dataclasses import replace
-
     return replace(record, arm=title, metric=_METRICS[record.metric])
 
 
@@ -206,7 +207,7 @@ def _contact_sheet(output: Path, recipe: Recipe) -> bytes:
     return contact_sheet(columns, rows, list(_SHOWN_CLASSES))
 
 
-def _notes(recipe: Recipe, records: Sequence[Record]) -> list[str]:
+def _notes(recipe: Recipe) -> list[str]:
     heads = 4 * len(recipe.content.evaluation.linear.learning_rates)
     return [
         "The class of a cell is the picture it was cut from; training and validation cells come from different "
@@ -218,5 +219,4 @@ def _notes(recipe: Recipe, records: Sequence[Record]) -> list[str]:
         "The published recipe needs days; this one differs from it (layerscale 1, Sinkhorn, 512 prototypes, "
         "short warm-ups) because the "
         "published settings do not leave their uniform loss within minutes.",
-        "Versions: " + ", ".join(f"{name} {version}" for name, version in records[0].versions.items()) + ".",
     ]

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from dinov2_noise.curves import Curves
 from dinov2_noise.denoise.samples import Sample, draw_samples
 from dinov2_noise.denoise.validation import Score, Validation, denoising
-from dinov2_noise.errors import WriteError
 from dinov2_noise.files import atomic_path
 from neighbor2neighbor import StepRecord, Trainer
 
@@ -51,63 +46,6 @@ class JsonLines:
         """The last record, if there is one."""
         lines = self.path.read_text(encoding="utf-8").splitlines()
         return json.loads(lines[-1]) if lines else None
-
-
-class Curves:
-    """TensorBoard's event files, where the package is there; points after ``step`` in older files do not count.
-
-    A thread of TensorBoard's writes them; what stops it (a full disk) is raised by the next call here.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self._writer: Any = None
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:
-            _say("denoise train: no TensorBoard curves, for lack of the package: pip install tensorboard")
-            return
-        self._folder, self._hook = folder, threading.excepthook
-        threading.excepthook = self._pass_over
-        try:
-            with self._telling():
-                self._writer = SummaryWriter(str(folder), purge_step=step + 1)
-        except WriteError:
-            threading.excepthook = self._hook
-            raise
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        if self._writer is not None:
-            with self._telling():
-                for name, value in values.items():
-                    self._writer.add_scalar(name, value, step)
-
-    def add_image(self, step: int, name: str, image: Image.Image) -> None:
-        if self._writer is not None:
-            with self._telling():
-                self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
-
-    def flush(self) -> None:
-        if self._writer is not None:
-            with self._telling():
-                self._writer.flush()
-
-    def close(self) -> None:
-        if self._writer is not None:
-            threading.excepthook = self._hook
-            with self._telling():
-                self._writer.close()
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as cause:
-            raise WriteError(self._folder, cause) from cause
-
-    def _pass_over(self, failed: threading.ExceptHookArgs) -> None:
-        """No traceback of TensorBoard's thread: its error comes again, as ours."""
-        if not (isinstance(failed.exc_value, OSError) and type(failed.thread).__module__.startswith("tensorboard.")):
-            self._hook(failed)
 
 
 class Monitor:
@@ -219,7 +157,3 @@ def _mean_record(records: Sequence[StepRecord]) -> dict[str, float]:
     """The last record, with the loss terms averaged."""
     means = {name: sum(getattr(record, name) for record in records) / len(records) for name in _AVERAGED}
     return {**records[-1]._asdict(), **means}
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)

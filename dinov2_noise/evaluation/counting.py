@@ -129,7 +129,7 @@ def batches(names: Sequence[str], settings: LoaderSettings, *, description: str)
         num_workers=settings.workers,
         pin_memory=settings.pin,
         collate_fn=_collate,
-        worker_init_fn=_ignore_interrupts if settings.workers else None,
+        worker_init_fn=ignore_interrupts if settings.workers else None,
     )
     # The workers must be there before a progress bar starts its thread: forking a process with threads is unsafe.
     return _loaded(iter(loader), len(sampler), description)
@@ -137,7 +137,7 @@ def batches(names: Sequence[str], settings: LoaderSettings, *, description: str)
 
 def _loaded(loader: Iterator[Any], total: int, description: str) -> Iterator[Batch]:
     start = time.perf_counter()
-    for loaded in track(_until_a_worker_dies(loader), total=total, description=description):
+    for loaded in track(until_a_worker_dies(loader), total=total, description=description):
         if isinstance(loaded, DinoNoiseError):
             raise loaded
         dataset, images, targets = loaded
@@ -145,7 +145,8 @@ def _loaded(loader: Iterator[Any], total: int, description: str) -> Iterator[Bat
         start = time.perf_counter()
 
 
-def _until_a_worker_dies(loader: Iterator[Any]) -> Iterator[Any]:
+def until_a_worker_dies(loader: Iterator[Any]) -> Iterator[Any]:
+    """What a loader yields; a worker that was killed becomes an error that says what to do."""
     try:
         yield from loader
     except RuntimeError as cause:
@@ -191,6 +192,7 @@ def _collate(items: Sequence[Any]) -> Any:
     return items[0][0], images, targets
 
 
-def _ignore_interrupts(_worker: int) -> None:
+def ignore_interrupts(_worker: int) -> None:
+    """What a loader's worker begins with."""
     # Ctrl-C reaches all processes of a terminal; the parent alone acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

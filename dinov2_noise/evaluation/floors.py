@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,14 +40,25 @@ def mean_colour_knn(
         raise ValueError("as many labels as images are needed")
     if len(train_labels) == 0 or len(val_labels) == 0 or k < 1:
         raise ValueError("train images, validation images and k >= 1 are needed")
-    train = np.stack([_mean_colour(image) for image in train_images])
-    right = 0
-    for image, label in zip(val_images, val_labels, strict=True):
-        distances = np.linalg.norm(train - _mean_colour(image), axis=1)
-        nearest = [train_labels[index] for index in np.argsort(distances, kind="stable")[:k]]
+    train, val = (np.stack([_mean_colour(image) for image in images]) for images in (train_images, val_images))
+    told = colour_knn(train, np.asarray(train_labels), val, k)
+    return float(np.mean(told == np.asarray(val_labels)))
+
+
+def colour_knn(
+    train_colours: npt.NDArray[np.floating],
+    train_labels: npt.NDArray[Any],
+    val_colours: npt.NDArray[np.floating],
+    k: int,
+) -> npt.NDArray[Any]:
+    """Classes (M,) that the k nearest of the training colours (N, 3) tell for each of (M, 3), as `mean_colour_knn`."""
+    told = []
+    for colour in val_colours:
+        distances = np.linalg.norm(train_colours - colour, axis=1)
+        nearest = train_labels[np.argsort(distances, kind="stable")[:k]].tolist()
         # most_common keeps the order of first appearance among equal counts: the nearest class wins.
-        right += Counter(nearest).most_common(1)[0][0] == label
-    return right / len(val_labels)
+        told.append(Counter(nearest).most_common(1)[0][0])
+    return np.array(told)
 
 
 def psnr_db(reference_uint8: npt.NDArray[np.uint8], image_uint8: npt.NDArray[np.uint8]) -> float:

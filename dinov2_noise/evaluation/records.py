@@ -21,19 +21,32 @@ Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 
 
+def wilson(p: float, n: int) -> tuple[float, float]:
+    """95 % interval of a proportion ``p`` of ``n``, after Wilson (1927).
+
+    ``(p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n)``: stays within [0, 1] and is honest for few images.
+    """
+    z2 = Z_95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 @dataclass(frozen=True)
 class Record:
-    """A proportion measured on ``n_images`` images, and all that is needed to measure it again.
+    """A figure in [0, 1] measured on ``n_images`` images, and all that is needed to measure it again.
 
     Attributes:
         arm: what was evaluated, such as ``nct`` or ``random``.
         metric: ``knn_top1``, ``linear_top1``, …
         value: in [0, 1].
-        n_images: number of images the proportion was counted on, at least 1.
+        n_images: number of images it was measured on, at least 1.
         seed: seed of the training run (not of the evaluation).
         dataset: the dataset string of the evaluated images.
         details: config path and hash, classifier name, k, …; anything JSON can hold.
         versions: see :func:`versions`.
+        interval95: 95 % interval over images, for what is no proportion of them (mAP, mIoU, balanced accuracy, …);
+            without it :meth:`interval` is Wilson's.
     """
 
     arm: str
@@ -44,12 +57,18 @@ class Record:
     dataset: str
     details: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    interval95: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.value <= 1.0:  # also refuses NaN
             raise ValueError(f"value of {self.arm}/{self.metric} is {self.value}, not a proportion in [0, 1]")
         if self.n_images < 1:
             raise ValueError(f"n_images of {self.arm}/{self.metric} is {self.n_images}, not a positive number")
+        if self.interval95 is not None:
+            low, high = (float(end) for end in self.interval95)  # JSON made a list of it
+            if not 0.0 <= low <= high <= 1.0:
+                raise ValueError(f"interval95 of {self.arm}/{self.metric} is {self.interval95}, not within [0, 1]")
+            object.__setattr__(self, "interval95", (low, high))
 
     @property
     def standard_error(self) -> float:
@@ -57,15 +76,11 @@ class Record:
         return math.sqrt(self.value * (1.0 - self.value) / self.n_images)
 
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the proportion over images, after Wilson (1927).
+        """95 % interval over images: ``interval95`` if it was given, else `wilson` of the proportion.
 
-        ``(p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n)``: stays within [0, 1] and is honest for few images.
         It says nothing about the spread between training runs.
         """
-        p, n, z2 = self.value, self.n_images, Z_95**2
-        centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-        half = Z_95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-        return max(0.0, centre - half), min(1.0, centre + half)
+        return wilson(self.value, self.n_images) if self.interval95 is None else self.interval95
 
     def save(self, path: Path) -> None:
         """Write the record as one JSON file, atomically."""
@@ -86,6 +101,8 @@ class Record:
         except (OSError, ValueError) as cause:
             raise CheckpointError(f"cannot read the result record {path}: {cause}") from cause
         names = {f.name for f in fields(cls)}
+        if isinstance(content, dict):
+            content = {"interval95": None, **content}  # records of earlier versions lack it
         if not isinstance(content, dict) or set(content) != names:
             raise CheckpointError(f"{path} is not a result record: it must hold exactly {', '.join(sorted(names))}")
         try:

@@ -26,6 +26,7 @@ ImageJob = Callable[[str], ImageError | None]
 
 _CHUNK_IMAGES = 16
 _AHEAD = 8  # chunks given out per process: enough that none waits for one slow chunk
+_KEPT = "Repair or remove them and run the same command again: finished images are kept."
 _SHOWN = 20  # images left out that are named in the warning; the manifest has all
 
 T = TypeVar("T")
@@ -88,7 +89,9 @@ def stream_jobs(
         yield from results
 
 
-def failure_summary(failures: Sequence[ImageError], *, total: int, skip_bad: int = 0) -> ImageError:
+def failure_summary(
+    failures: Sequence[ImageError], *, total: int, skip_bad: int = 0, advice: str = _KEPT
+) -> ImageError:
     """One error that names the first five of ``failures`` and counts all; ``skip_bad`` may have been left out."""
     others = "".join(f"\n  {failure.path}: {failure.cause}" for failure in failures[1:5])
     more = f"\n  … and {len(failures) - 5} more" if len(failures) > 5 else ""
@@ -97,18 +100,18 @@ def failure_summary(failures: Sequence[ImageError], *, total: int, skip_bad: int
     first = failures[0]
     return ImageError(
         first.path,
-        f"{first.cause} ({len(failures)} of {total} images failed{allowed}){others}{more}\n"
-        f"Repair or remove them and run the same command again: finished images are kept.{way_out}",
+        f"{first.cause} ({len(failures)} of {total} images failed{allowed}){others}{more}\n{advice}{way_out}",
     )
 
 
-def check_failures(failures: Sequence[ImageError], *, total: int, skip_bad: int = 0) -> list[str]:
+def check_failures(failures: Sequence[ImageError], *, total: int, skip_bad: int = 0, advice: str = _KEPT) -> list[str]:
     """Let at most ``skip_bad`` images be left out, and name them on standard error.
 
     Args:
         failures: why images could not be used.
         total: of all images.
         skip_bad: how many may be left out.
+        advice: what to do about them.
 
     Returns:
         Their paths, sorted, each once; for the manifest, as ``skipped``.
@@ -122,7 +125,7 @@ def check_failures(failures: Sequence[ImageError], *, total: int, skip_bad: int 
     if not causes:
         return []
     if len(causes) > skip_bad or len(causes) >= total:
-        raise failure_summary(list(causes.values()), total=total, skip_bad=skip_bad)
+        raise failure_summary(list(causes.values()), total=total, skip_bad=skip_bad, advice=advice)
     shown = "".join(f"\n  {path}: {failure.cause}" for path, failure in sorted(causes.items())[:_SHOWN])
     more = f"\n  … and {len(causes) - _SHOWN} more" if len(causes) > _SHOWN else ""
     print(f"warning: left out {len(causes)} of {total} images:{shown}{more}", file=sys.stderr)

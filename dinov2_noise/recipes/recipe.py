@@ -22,6 +22,7 @@ from dinov2_noise.errors import ConfigError
 from dinov2_noise.recipes.corruption_step import CorruptionsStep
 from dinov2_noise.recipes.denoise_steps import DenoiseApplyStep, DenoiseTrainStep
 from dinov2_noise.recipes.matrix import Axes, combinations, filled, narrowed, parse_matrix, placeholder, require_own
+from dinov2_noise.recipes.own_probe_steps import LogisticStep, OwnKnnStep
 from dinov2_noise.recipes.steps import CommandStep, IndexStep, NoiseStep, Step
 from dinov2_noise.recipes.upstream_steps import KnnStep, LinearStep, TrainStep
 
@@ -33,6 +34,8 @@ KINDS: dict[str, type[Step]] = {
     "train": TrainStep,
     "knn": KnnStep,
     "linear": LinearStep,
+    "evaluate-knn": OwnKnnStep,
+    "evaluate-linear": LogisticStep,
     "corruptions": CorruptionsStep,
     "command": CommandStep,
 }

@@ -16,21 +16,27 @@ from dinov2_noise.evaluation.corruption_summary import Summary
 from dinov2_noise.evaluation.records import Record, versions
 from dinov2_noise.evaluation.upstream_results import read_knn, read_linear
 from dinov2_noise.recipes.corruption_step import CorruptionsStep
+from dinov2_noise.recipes.own_probe_steps import OwnProbeStep
 from dinov2_noise.recipes.plan import DONE, Plan
 from dinov2_noise.recipes.upstream_steps import KnnStep, ProbeStep
 
 
 def record_path(plan: Plan, name: str) -> Path:
     """Where the result of probe ``name`` is kept."""
+    probe = plan.step(name)
+    if isinstance(probe, OwnProbeStep):
+        return probe.results
     return plan.recipe.workdir / "records" / f"{name}.json"
 
 
 def save_record(plan: Plan, name: str, probe: ProbeStep) -> None:
-    """Read what upstream wrote and keep it as a record.
+    """Read what upstream wrote and keep it as a record; our own probes have written theirs.
 
     Raises:
         DinoNoiseError: there is no result, or it cannot be read.
     """
+    if isinstance(probe, OwnProbeStep):
+        return
     run = plan.run_of(probe)
     metric, value, details = _read(probe)
     config = OmegaConf.load(Path(run.output) / "config.yaml")

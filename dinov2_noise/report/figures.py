@@ -1,4 +1,4 @@
-"""The report's three pictures, each as PNG bytes.
+"""Contact sheets and the chart of accuracies, each as PNG bytes; what all pictures of a report share.
 
 All are drawn at twice the width they are shown at (``SHOWN_WIDTH_PX``), on white, in colours that colour-blind readers
 tell apart (Okabe and Ito, 2008); marker shape or line style repeats what colour says. matplotlib's global settings are
@@ -19,12 +19,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from dinov2_noise.evaluation.records import Record
 
 SHOWN_WIDTH_PX = 900
+NARROW_WIDTH_PX = 350
+"""Of a picture drawn for a phone."""
 DPI = 200
 """Twice the 100 px per inch at which sizes are thought of here."""
 
@@ -33,7 +35,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 LINE_STYLES = ("-", "--", "-.", ":")
 METRIC_LABELS = {"knn_top1": "k-NN", "linear_top1": "linear probe"}
-LOSS_KEYS = ("total_loss", "anchor_dino_local_crops_loss", "anchor_dino_global_crops_loss", "anchor_ibot_loss")
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -53,13 +54,20 @@ STYLE: Any = {
 }
 
 
-def contact_sheet(columns: Sequence[str], rows: Sequence[Sequence[Image.Image]], row_labels: Sequence[str]) -> bytes:
+def contact_sheet(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Image.Image]],
+    row_labels: Sequence[str],
+    *,
+    most_cell_px: int = 2 * SHOWN_WIDTH_PX,
+) -> bytes:
     """A grid of small images, each pixel enlarged to a square of whole pixels.
 
     Args:
         columns: title above each column; a line break is kept.
         rows: as many images per row as there are columns; sizes may differ.
         row_labels: one label left of each row.
+        most_cell_px: side of a cell that is not exceeded, on a sheet of twice the width it is shown at.
 
     Raises:
         ValueError: rows, labels and columns do not fit together.
@@ -69,7 +77,7 @@ def contact_sheet(columns: Sequence[str], rows: Sequence[Sequence[Image.Image]],
     gap, title_height = 8, 18 + 30 * max(title.count("\n") + 1 for title in columns)
     label_width = 24 + 15 * max(len(line) for label in row_labels for line in label.split("\n"))
     largest = max(max(image.size) for row in rows for image in row)
-    cell = _cell_size((2 * SHOWN_WIDTH_PX - label_width) // len(columns) - gap, largest)
+    cell = _cell_size(min((2 * SHOWN_WIDTH_PX - label_width) // len(columns) - gap, most_cell_px), largest)
     width, height = label_width + len(columns) * (cell + gap), title_height + len(rows) * (cell + gap)
 
     sheet = np.full((height, width, 3), 255, dtype=np.uint8)
@@ -88,50 +96,6 @@ def contact_sheet(columns: Sequence[str], rows: Sequence[Sequence[Image.Image]],
             _text(figure, (label_width - 14) / width, 1 - middle / height, label, ha="right", va="center")
 
     return figure_as_png(draw, width, height)
-
-
-def loss_curves(
-    runs: Mapping[str, Sequence[Mapping[str, float]]],
-    switches: Mapping[str, Sequence[tuple[int, str]]] | None = None,
-    *,
-    keys: Sequence[str] = LOSS_KEYS,
-    uniform_loss: float | None = None,
-) -> bytes:
-    """Losses over iterations, one panel per arm, all with the same axes.
-
-    Args:
-        runs: per arm, the entries of its ``training_metrics.json``.
-        switches: per arm, (first iteration, name) of each stage that follows another.
-        keys: entries to draw; those an arm does not have are left out of its panel.
-        uniform_loss: where the loss stands while the network knows nothing (made of ln(number of prototypes)).
-    """
-    if not runs:
-        raise ValueError("loss curves of no runs")
-    n_columns = min(2, len(runs))
-    n_rows = math.ceil(len(runs) / n_columns)
-    present = [key for key in keys if any(key in entry for entries in runs.values() for entry in entries)]
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).ravel()
-        for panel, (arm, entries) in zip(axes, runs.items(), strict=False):
-            panel.set_title(arm, loc="left", fontweight="bold", pad=18)
-            panel.grid(axis="y", color="#e5e7eb", linewidth=0.8)
-            for index, key in enumerate(present):
-                _curve(panel, entries, key, index)
-            if uniform_loss is not None:
-                panel.axhline(uniform_loss, color=FAINT, linewidth=1, linestyle=(0, (1, 2)), label="uniform output")
-            for iteration, name in (switches or {}).get(arm, ()):
-                _switch_line(panel, iteration, name)
-            panel.yaxis.set_major_locator(MaxNLocator(5))
-            panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            panel.tick_params(labelbottom=True, labelleft=True)
-        for unused in axes[len(runs) :]:
-            unused.set_visible(False)
-        for panel in axes[max(0, len(runs) - n_columns) : len(runs)]:
-            panel.set_xlabel("iteration")
-        _legend_above(figure, list(axes[: len(runs)]))
-
-    return figure_as_png(draw, 2 * SHOWN_WIDTH_PX, 120 + 520 * n_rows, layout="constrained")
 
 
 def accuracy_chart(records: Sequence[Record], floors: Mapping[str, float]) -> bytes:
@@ -189,21 +153,6 @@ def _text(figure: Figure, x: float, y: float, text: str, *, ha: str, va: str) ->
     figure.text(x, y, text, ha=ha, va=va, multialignment=ha, fontsize=9.5)
 
 
-def _curve(panel: Axes, entries: Sequence[Mapping[str, float]], key: str, index: int) -> None:
-    points = [(entry["iteration"], entry[key]) for entry in entries if key in entry]
-    if points:
-        x, y = zip(*points, strict=True)
-        label = key.removesuffix("_loss").replace("_", " ") + " loss"
-        panel.plot(x, y, LINE_STYLES[index % 4], color=COLOURS[index % 6], linewidth=1.8, label=label)
-
-
-def _switch_line(panel: Axes, iteration: int, name: str) -> None:
-    panel.axvline(iteration, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    panel.annotate(
-        name, (iteration, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points", ha="center"
-    )
-
-
 def _dot(panel: Axes, y: float, record: Record, metric: int) -> None:
     low, high = record.interval()
     colour = COLOURS[metric % len(COLOURS)]
@@ -242,6 +191,19 @@ def _legend_above(figure: Figure, panels: Sequence[Axes]) -> None:
     if found:
         columns = min(len(found), 3)
         figure.legend(list(found.values()), list(found), loc="outside upper left", ncols=columns, frameon=False)
+
+
+def shortened(name: str, most: int) -> str:
+    """At most so many letters; the end of a long name is kept too, as seeds stand there."""
+    kept = most - 1
+    return name if len(name) <= most else f"{name[: kept - kept // 3]}…{name[len(name) - kept // 3 :]}"
+
+
+def as_webp(png: bytes) -> bytes:
+    """A sheet of photographs in a tenth of the bytes; noise hardly compresses without loss."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, "WEBP", quality=80, method=4)
+    return buffer.getvalue()
 
 
 def figure_as_png(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -19,10 +20,15 @@ def build_backbone(config: str) -> nn.Module:
     Raises:
         ConfigError: it is neither.
     """
+    return build_from_sections(OmegaConf.load(config_file(config)))
+
+
+def build_from_sections(sections: Mapping[str, Any] | Any) -> nn.Module:
+    """`build_backbone` for what a config holds; what it leaves out is as in upstream's default."""
     from dinov2.configs import dinov2_default_config
     from dinov2.models import build_model_from_cfg
 
     register_guard()
-    cfg: Any = OmegaConf.merge(dinov2_default_config, OmegaConf.load(config_file(config)))
+    cfg: Any = OmegaConf.merge(dinov2_default_config, sections)
     model: nn.Module = build_model_from_cfg(cfg, only_teacher=True)[0]
     return model

@@ -12,7 +12,7 @@ import torch
 
 from dinov2_noise.curriculum.config import CurriculumConfig
 from dinov2_noise.curriculum.schedules import FloatArray, ScheduleSettings, StagedSchedules, staged_schedules
-from dinov2_noise.curriculum.sections import HealthConfig, LoaderConfig, StepConfig
+from dinov2_noise.curriculum.sections import HealthConfig, LoaderConfig, MonitorConfig, StepConfig
 from dinov2_noise.curriculum.stages import Curriculum, Stage
 from dinov2_noise.errors import PluginError
 
@@ -24,8 +24,9 @@ class Run:
     Attributes:
         cfg: upstream's merged config; upstream goes on changing it (it sets ``optim.lr``), so schedules are built
         when first asked for. config: our section ``curriculum``. curriculum: the same, in iterations. step, health,
-        loader: our sections of these names. optimizer: upstream's, known once its checkpointer has been built.
-        metrics: upstream's `MetricLogger` of the training, known once its loop begins.
+        loader, monitor: our sections of these names. optimizer: upstream's, known once its checkpointer has been
+        built. metrics: upstream's `MetricLogger` of the training, known once its loop begins. monitoring: of the
+        model, once that is wrapped; None when it is off.
         first_iteration: where training begins, 0 unless it resumes. n_images: of the data set, once it is known;
         saved_n_images: in the checkpoint resumed from.
         pending_rng: after resuming, what the random generators continue with at the first step (see `upstream.rng`).
@@ -37,8 +38,10 @@ class Run:
     step: StepConfig = field(default_factory=StepConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
     optimizer: torch.optim.Optimizer | None = None
     metrics: Any | None = None
+    monitoring: Any | None = None
     first_iteration: int = 0
     n_images: int | None = None
     saved_n_images: int | None = None

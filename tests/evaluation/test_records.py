@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import subprocess
@@ -73,6 +74,23 @@ def test_loading_names_the_file_at_fault(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(CheckpointError, match=r"broken\.json"):
             Record.load(path)
+
+
+def test_an_interval_that_was_given_is_kept(tmp_path: Path) -> None:
+    given = dataclasses.replace(record(0.25), metric="map", interval95=(0.2, 0.31))
+    assert given.interval() == (0.2, 0.31)
+    given.save(tmp_path / "map.json")
+    assert Record.load(tmp_path / "map.json") == given
+    for wrong in ((0.3, 0.2), (-0.1, 0.2), (0.2, 1.1), (float("nan"), 0.5)):
+        with pytest.raises(ValueError, match="interval95"):
+            dataclasses.replace(given, interval95=wrong)
+
+
+def test_records_of_earlier_versions_load(tmp_path: Path) -> None:
+    old = {**record(0.25).__dict__}
+    del old["interval95"]
+    (tmp_path / "old.json").write_text(json.dumps(old), encoding="utf-8")
+    assert Record.load(tmp_path / "old.json") == record(0.25)
 
 
 def test_versions_name_all_that_decides_a_result() -> None:

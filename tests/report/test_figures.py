@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 
 import matplotlib as mpl
 import numpy as np
@@ -71,6 +70,12 @@ def test_contact_sheet_keeps_single_pixels_sharp() -> None:
     assert np.array_equal(shown[factor - 1 :: factor, factor - 1 :: factor], noise)
 
 
+def test_contact_sheet_keeps_cells_small_where_asked() -> None:
+    row = [Image.new("RGB", (20, 20), RED), Image.new("RGB", (20, 20), GREEN)]
+    sheet = pixels(figures.contact_sheet(["a", "b"], [row], ["x"], most_cell_px=70))
+    assert box(sheet, RED)[2:] == (60, 60)
+
+
 def test_contact_sheet_writes_its_labels(drawn: list[Figure]) -> None:
     figures.contact_sheet(["clean", "anchor\ntwin"], [[Image.new("L", (8, 8)), Image.new("RGBA", (8, 8))]], ["a $x$ b"])
     assert [text.get_text() for text in drawn[0].texts] == ["clean", "anchor\ntwin", "a $x$ b"]
@@ -79,31 +84,6 @@ def test_contact_sheet_writes_its_labels(drawn: list[Figure]) -> None:
 def test_contact_sheet_refuses_ragged_rows() -> None:
     with pytest.raises(ValueError, match="image per column"):
         figures.contact_sheet(["clean", "noisy"], [[Image.new("RGB", (8, 8))]], ["brick"])
-
-
-def loss_runs() -> dict[str, list[dict[str, float]]]:
-    plain = [{"iteration": i, "total_loss": 9.0 - i / 10} for i in range(0, 30, 10)]
-    anchored = [*plain, {"iteration": 30, "total_loss": math.nan, "anchor_ibot_loss": 2.0}]
-    return {"noisy": plain, "NC": plain, "NCT": anchored}
-
-
-def test_loss_curves_draw_each_arm_with_its_switch(drawn: list[Figure]) -> None:
-    png = figures.loss_curves(loss_runs(), {"NCT": [(20, "noisy stage")]}, uniform_loss=9.36)
-    assert pixels(png).shape[1] == 2 * figures.SHOWN_WIDTH_PX
-    panels = [panel for panel in drawn[0].axes if panel.get_visible()]
-    assert [panel.get_title(loc="left") for panel in panels] == ["noisy", "NC", "NCT"]
-    assert len({panel.get_ylim() for panel in panels}) == 1
-    noisy, _, nct = ({line.get_label(): line for line in panel.lines} for panel in panels)
-    assert list(noisy["total loss"].get_ydata()) == [9.0, 8.0, 7.0]
-    assert list(noisy["uniform output"].get_ydata()) == [9.36, 9.36]
-    assert "anchor ibot loss" not in noisy
-    assert list(nct["anchor ibot loss"].get_xdata()) == [30]
-    dashed = [line for line in panels[2].lines if list(line.get_xdata()) == [20, 20]]
-    assert len(dashed) == 1
-    assert [text.get_text() for text in panels[2].texts] == ["noisy stage"]
-    assert not panels[0].texts
-    legend = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert legend == ["total loss", "uniform output", "anchor ibot loss"]
 
 
 def accuracy_records() -> list[Record]:
@@ -151,5 +131,3 @@ def test_figures_leave_matplotlib_as_they_found_it() -> None:
 def test_nothing_to_draw_is_an_error() -> None:
     with pytest.raises(ValueError, match="no records"):
         figures.accuracy_chart([], {"chance": 0.1})
-    with pytest.raises(ValueError, match="no runs"):
-        figures.loss_curves({})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dinov2_noise.report.html import FigureBlock, Table, png_size, write_report
+from dinov2_noise.report.html import Cell, FigureBlock, Missing, Page, Section, Table, Text, picture_size, write_page
 
 
 def png(width: int, height: int, colour: str) -> bytes:
@@ -22,7 +22,7 @@ def png(width: int, height: int, colour: str) -> bytes:
 PICTURES = [png(40, 20, "red"), png(60, 30, "blue")]
 
 
-class Page(HTMLParser):
+class Parsed(HTMLParser):
     """All start tags with their attributes, and the text outside the style sheet."""
 
     def __init__(self, html: str) -> None:
@@ -45,44 +45,74 @@ class Page(HTMLParser):
 @pytest.fixture
 def html(tmp_path: Path) -> str:
     path = tmp_path / "new" / "report.html"
-    write_report(
-        path,
+    table = Table(
+        ["arm", "k-NN", "way"],
+        [["NCT", Cell("32.0 [28.1, 36.2]", "best"), "2 <stages>"], ["noisy", "26.6", "1"]],
+        "Top-1",
+        title="Results & more",
+        groups=[(1, "on <other> images")],
+        faint=[1],
+    )
+    folded = Table(["setting", "value"], [["a.b", "1"]], "All", title="Folded", folded=True)
+    figures = [FigureBlock(f"Figure {i}", PICTURES[i], "caption <i>", f'alt "{i}"', is_chart=i == 0) for i in range(2)]
+    narrow = FigureBlock("Narrow", PICTURES[0], "", "two widths", narrow=PICTURES[1])
+    sections = [
+        Section("results", "Results", [table, Text("plain <u>text</u>"), folded]),
+        Section("figures", "Figures", [*figures, narrow]),
+        Section("missing", "Missing", [Missing("not here <em>", "dinov2-noise report --help > x")]),
+    ]
+    page = Page(
         title="Noise & <b>more</b>",
         summary="First paragraph.\n\nSecond <script>alert(1)</script> paragraph.",
         facts={"Noise": "gauss100 <5>", "Network": "ViT-tiny/16"},
-        table=Table(
-            ["arm", "k-NN", "way"], [["NCT", "32.0 [28.1, 36.2]", "2 <stages>"], ["noisy", "26.6", "1"]], "Top-1"
-        ),
-        figures=[FigureBlock(f"Figure {i}", PICTURES[i], "caption <i>", f'alt "{i}"') for i in range(2)],
+        sections=sections,
         notes=["See https://example.org/?a=1&b=2"],
+        problems=["file <x> is damaged"],
     )
+    write_page(path, page)
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
     return path.read_text(encoding="utf-8")
 
 
 def test_text_is_escaped(html: str) -> None:
-    page = Page(html)
-    assert not page.all("script") + page.all("b") + page.all("i")
-    for text in ("Noise & <b>more</b>", "<script>alert(1)</script>", "gauss100 <5>", "2 <stages>", "caption <i>"):
+    page = Parsed(html)
+    assert not [tag for name in ("script", "b", "i", "u", "em", "stages", "other", "x") for tag in page.all(name)]
+    texts = ("Noise & <b>more</b>", "<script>alert(1)</script>", "gauss100 <5>", "2 <stages>", "caption <i>")
+    for text in (
+        *texts,
+        "plain <u>text</u>",
+        "on <other> images",
+        "not here <em>",
+        "--help > x",
+        "file <x> is damaged",
+    ):
         assert text in page.text
     assert "<title>Noise &amp; &lt;b&gt;more&lt;/b&gt;</title>" in html
 
 
 def test_figures_are_inside_with_alternative_text_and_size(html: str) -> None:
-    images = Page(html).all("img")
-    assert [image["alt"] for image in images] == ['alt "0"', 'alt "1"']
-    assert [(image["width"], image["height"]) for image in images] == [("20", "10"), ("30", "15")]
-    for image, picture in zip(images, PICTURES, strict=True):
+    images = Parsed(html).all("img")
+    assert [image["alt"] for image in images] == ['alt "0"', 'alt "1"', "two widths"]
+    assert [(image["width"], image["height"]) for image in images] == [("20", "10"), ("30", "15"), ("20", "10")]
+    assert [image.get("class") for image in images] == ["chart", None, "fitting"]
+    for image, picture in zip(images, PICTURES, strict=False):
         kind, data = str(image["src"]).split(",")
         assert kind == "data:image/png;base64"
         assert base64.b64decode(data, validate=True) == picture
 
 
+def test_a_phone_gets_the_narrow_picture(html: str) -> None:
+    (source,) = Parsed(html).all("source")
+    assert base64.b64decode(str(source["srcset"]).split(",")[1]) == PICTURES[1]
+    assert (source["media"], source["width"], source["height"]) == ("(max-width: 40rem)", "30", "15")
+
+
 def test_nothing_is_fetched_from_elsewhere(html: str) -> None:
-    page = Page(html)
-    addresses = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
-    assert len(addresses) == 2
-    assert all(address is not None and address.startswith("data:image/png") for address in addresses)
+    page = Parsed(html)
+    keys = ("src", "srcset", "href")
+    addresses = [str(value) for _, attributes in page.tags for key, value in attributes.items() if key in keys]
+    assert len(addresses) == 8
+    assert all(address.startswith(("data:image/png", "#")) for address in addresses)
     assert not page.all("link")
     style = html[html.index("<style>") : html.index("</style>")]
     assert "url(" not in style
@@ -91,23 +121,22 @@ def test_nothing_is_fetched_from_elsewhere(html: str) -> None:
 
 
 def test_page_is_semantic_and_adapts(html: str) -> None:
-    page = Page(html)
-    assert [len(page.all(tag)) for tag in ("h1", "h2", "main", "table", "figure", "figcaption", "dt")] == [
-        1,
-        4,
-        1,
-        1,
-        2,
-        2,
-        2,
-    ]
+    page = Parsed(html)
+    names = ("h1", "h2", "main", "table", "figure", "figcaption", "dt", "nav", "details", "aside")
+    assert [len(page.all(tag)) for tag in names] == [1, 5, 1, 2, 3, 2, 2, 1, 1, 1]
     assert len([p for p in page.all("p") if p.get("class") == "lead"]) == 2
-    assert [th.get("scope") for th in page.all("th")] == ["col"] * 3 + ["row"] * 2
-    names = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    scopes = [th.get("scope") for th in page.all("th")]
+    assert scopes == ["col"] * 3 + ["row", "rowgroup", "row"] + ["col"] * 2 + ["row"]
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
     labels = {v for _, a in page.tags for k, v in a.items() if k in ("aria-labelledby", "aria-describedby")}
-    assert labels <= names
+    links = {str(a["href"])[1:] for a in page.all("a")}
+    assert labels | links <= set(ids)
+    assert links == {"results", "figures", "missing", "notes"}
     assert "prefers-color-scheme: dark" in html
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
+    assert len([tr for tr in page.all("tr") if tr.get("class") == "faint"]) == 1
+    assert '32.0 [28.1, 36.2] <span class="badge">best</span>' in html
 
 
 def test_columns_of_numbers_are_set_flush_right() -> None:
@@ -119,13 +148,13 @@ def test_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match="2 cells: arm, k-NN"):
         Table(["arm", "k-NN"], [["NCT"]], "")
     with pytest.raises(ValueError, match="PNG"):
-        png_size(b"GIF89a")
+        picture_size(b"GIF89a")
 
 
 def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old", encoding="utf-8")
-    broken = FigureBlock("title", b"no picture", "", "")
+    broken = Section("x", "x", [FigureBlock("title", b"no picture", "", "")])
     with pytest.raises(ValueError, match="PNG"):
-        write_report(path, title="t", summary="", facts={}, table=Table([], [], ""), figures=[broken], notes=[])
+        write_page(path, Page("t", "", {}, [broken]))
     assert path.read_text(encoding="utf-8") == "old"

@@ -90,7 +90,7 @@ def test_options_for_a_stages_images_reach_the_run(tmp_path: Path, small_set: Sm
             r"curriculum\.stages\[1\]\.crops: the last stage has crops of 112 and 96 px, but the position grid is made",
         ),
         (["curriculum.stages.0.gaussian_patch.max_sigma=50"], r"stages\[0\]\.gaussian_patch\.max_sigma is 50"),
-        (["curriculum=null", "health.trial_save=false"], r"the sections step and health need a curriculum"),
+        (["curriculum=null", "health.trial_save=false"], r"the sections step, health and monitor need a curriculum"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, small_set: SmallSet, options: list[str], message: str) -> None:

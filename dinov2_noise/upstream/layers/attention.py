@@ -6,8 +6,9 @@ which `MemEffAttention` refuses packed sequences. Read against lines 22-36 and 8
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,10 +18,20 @@ from dinov2_noise.upstream.signatures import expect_signature
 
 @contextmanager
 def surround() -> Iterator[None]:
-    """Keep upstream's "xFormers is not available" back: it is about to be untrue."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="xFormers is")
-        yield
+    """Keep upstream's "xFormers is not available" back: it is about to be untrue. The wheel logs it, as a warning."""
+    logger, is_another = logging.getLogger("dinov2"), _filter()
+    logger.addFilter(is_another)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="xFormers is")
+            yield
+    finally:
+        logger.removeFilter(is_another)
+
+
+def _filter() -> Callable[[logging.LogRecord], bool]:
+    """A new one each time: one module of these is imported by another, and each takes away its own."""
+    return lambda record: record.getMessage() != "xFormers not available"
 
 
 def attach(module: Any) -> None:

@@ -46,14 +46,17 @@ class Neighbours:
 
     def predict(self, class_tokens: Tensor) -> dict[int, Tensor]:
         """Predicted class (B,) for each k, of class tokens (B, D) of any length."""
+        return {k: votes.argmax(dim=1) for k, votes in self.votes(class_tokens).items()}
+
+    def votes(self, class_tokens: Tensor) -> dict[int, Tensor]:
+        """Weight of the votes for each class, (B, C), for each k, of class tokens (B, D) of any length."""
         similarity = normalize(class_tokens.float(), dim=1) @ self.features.T
         nearest, index = similarity.topk(max(self.ks), dim=1)
         weights, classes = softmax(nearest / self.temperature, dim=1), self.labels[index]
         found = {}
         for k in self.ks:
             votes = torch.zeros(len(weights), self.n_classes, device=weights.device)
-            votes.scatter_add_(1, classes[:, :k], weights[:, :k])
-            found[k] = votes.argmax(dim=1)
+            found[k] = votes.scatter_add_(1, classes[:, :k], weights[:, :k])
         return found
 
 

@@ -22,7 +22,7 @@ class Compiled:
     def prepare_for_distributed_training(self) -> None:
         """As below, after the blocks."""
         if self._run is not None and self._run.step.compile:
-            n_sizes = len({stage.crops for stage in self._run.curriculum.stages})
+            n_sizes = len({stage.crops for stage in self._run.curriculum.stages}) + self._run.monitor.enabled
             n_blocks = compile_blocks(self, n_sizes)
             logger.info("dinov2-noise: %d blocks are compiled, the first steps take longer", n_blocks)
         super().prepare_for_distributed_training()  # type: ignore[misc]

@@ -18,6 +18,7 @@ from dinov2_noise.upstream.signatures import expect_signature
 from dinov2_noise.upstream.train.compiled import Compiled
 from dinov2_noise.upstream.train.mended import Mended
 from dinov2_noise.upstream.train.micro_batches import MicroBatches, ScaledBackward
+from dinov2_noise.upstream.train.monitored import Monitored
 from dinov2_noise.upstream.train.staged import Staged
 from dinov2_noise.upstream.train.watched import Watched
 
@@ -48,7 +49,9 @@ def attach(module: Any) -> None:
     expect_signature(upstream_class, "fsdp_synchronize_streams", lambda self: None)
     expect_signature(upstream_class, "prepare_for_distributed_training", lambda self: None)
 
-    class SSLMetaArch(Watched, MicroBatches, Compiled, Staged, ScaledBackward, Mended, upstream_class):  # type: ignore[misc, valid-type]
+    parts = (Monitored, Watched, MicroBatches, Compiled, Staged, ScaledBackward, Mended)
+
+    class SSLMetaArch(*parts, upstream_class):  # type: ignore[misc, valid-type]
         """Upstream's student and teacher, mended for today's PyTorch, with the stages and the anchor of a "
         "curriculum."""
 

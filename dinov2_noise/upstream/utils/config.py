@@ -21,12 +21,13 @@ from dinov2_noise.configs import GUARD, register_guard, resolve_config_file
 from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.frequency import Crops, check_crops
 from dinov2_noise.curriculum.schedules import ScheduleSettings, staged_schedules
-from dinov2_noise.curriculum.sections import parse_health, parse_loader, parse_step
+from dinov2_noise.curriculum.sections import parse_health, parse_loader, parse_monitor, parse_step
 from dinov2_noise.curriculum.stages import build
 from dinov2_noise.errors import CheckpointError, ConfigError, DinoNoiseError
 from dinov2_noise.upstream import heartbeat, runtime
 from dinov2_noise.upstream.data.loaders import require_denoised, require_fast
 from dinov2_noise.upstream.signatures import expect_signature
+from dinov2_noise.upstream.train import monitored
 from dinov2_noise.upstream.utils import options, strict
 
 logger = logging.getLogger("dinov2")
@@ -74,12 +75,13 @@ def prepare(cfg: Any, args: Any, upstream_defaults: Any) -> None:
         curriculum = build(config, cfg.train.OFFICIAL_EPOCH_LENGTH, crops)
         run = runtime.Run(cfg, config, curriculum, step, parse_health(cfg.get("health")))
         run.loader = parse_loader(cfg.get("loader"))
+        run.monitor = parse_monitor(cfg.get("monitor"), patch_px=cfg.student.patch_size)
         OmegaConf.update(cfg, "loader", asdict(run.loader), force_add=True)  # for the record, config.yaml
         run.first_iteration = strict.first_iteration(cfg, args, curriculum.total_iterations)
         logger.info("dinov2-noise: curriculum of %d stages", len(config.stages))
-    elif cfg.get("step") is not None or cfg.get("health") is not None:
+    elif any(cfg.get(name) is not None for name in ("step", "health", "monitor")):
         raise ConfigError(
-            "the sections step and health need a curriculum; for plain DINOv2 one stage will do: "
+            "the sections step, health and monitor need a curriculum; for plain DINOv2 one stage will do: "
             "curriculum: {stages: [{name: noisy, epochs: ${optim.epochs}, view: noisy}]}"
         )
     if hasattr(args, "eval_only") and (is_ours or strict.holds_curriculum(cfg)):  # only training has this option
@@ -104,6 +106,8 @@ def _check_before_training(cfg: Any, run: runtime.Run | None) -> None:
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
     if rank == "0" and is_known:
         data.make(cfg.train.dataset_path, knows_epoch=run is not None)
+    if rank == "0" and run is not None:
+        monitored.check(run)
 
 
 def _require_teacher_files(run: runtime.Run) -> None:

@@ -19,9 +19,10 @@ from dinov2_noise.errors import ConfigError, DatasetStringError, OutputFolderErr
 
 logger = logging.getLogger("dinov2")
 
-OUR_SECTIONS = ("curriculum", "step", "health", "loader")
+OUR_SECTIONS = ("curriculum", "step", "health", "loader", "monitor")
 # Of no influence on what is learned.
-_FREE = ("step", "health", "loader", "evaluation", "compute_precision", "train.num_workers", "train.saveckp_freq")
+_OURS_FREE = ("step", "health", "loader", "monitor")
+_FREE = (*_OURS_FREE, "evaluation", "compute_precision", "train.num_workers", "train.saveckp_freq")
 # optim.lr is set by upstream from other keys.
 _MAY_DIFFER = (*_FREE, "train.output_dir", "optim.lr", "student.pretrained_weights")
 

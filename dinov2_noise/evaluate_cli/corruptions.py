@@ -1,4 +1,4 @@
-"""``dinov2-noise evaluate …``: how robust a finished backbone is."""
+"""``evaluate corruptions`` and ``evaluate compare``: accuracy on ImageNet-C's corruptions and on our noises."""
 
 from __future__ import annotations
 
@@ -8,39 +8,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from dinov2_noise.errors import ConfigError, OutputFolderError
+from dinov2_noise.evaluate_cli.common import (
+    BatchSize,
+    Classifiers,
+    ConfigFile,
+    Device,
+    Geometry,
+    Knn,
+    LoaderWorkers,
+    Output,
+    TrainDataset,
+    ValDataset,
+    WeightsFile,
+    console,
+    probe_request,
+)
 
 if TYPE_CHECKING:
     from dinov2_noise.evaluation.corruption_run import CellFolder
     from dinov2_noise.upstream.probing.benchmark import Benchmark
-    from dinov2_noise.upstream.probing.fourier import FourierRequest
     from dinov2_noise.upstream.probing.probe import ProbeRequest
 
-evaluate_app = typer.Typer(no_args_is_help=True, help="Measure how robust a finished backbone is.")
-console = Console(highlight=False)
 _LEAST_CLASSES = 5  # upstream's linear.py always counts the top 5
 
-ConfigFile = Annotated[Path, typer.Option(help="config.yaml of the run.")]
-WeightsFile = Annotated[Path, typer.Option(help="Its eval/training_…/teacher_checkpoint.pth.")]
-ValDataset = Annotated[str, typer.Option(help="Clean validation images, such as ImageNet:split=VAL:root=R.")]
-TrainDataset = Annotated[str | None, typer.Option(help="Training images, for k-NN and to train classifiers.")]
-Classifiers = Annotated[
-    Path | None, typer.Option(help="Output folder of upstream's linear.py; without it heads are trained first.")
-]
-Output = Annotated[Path, typer.Option(help="Folder for the results; the same command continues there.")]
-Knn = Annotated[str, typer.Option(help="Numbers of neighbours, such as 20 or 10,20; empty: no k-NN.")]
-BatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]
-LoaderWorkers = Annotated[int, typer.Option(help="Processes that load and corrupt images.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Geometry = Annotated[
-    str,
-    typer.Option(help="upstream: every image to 256 px, then 224; official: images of 224 px are left as they are."),
-]
 
-
-@evaluate_app.command()
 def corruptions(
     config_file: ConfigFile,
     weights: WeightsFile,
@@ -72,7 +65,7 @@ def corruptions(
     from dinov2_noise.files import parse_shard
     from dinov2_noise.upstream.probing.benchmark import Benchmark
 
-    request = _probe_request(
+    request = probe_request(
         config_file, weights, val_dataset, classifiers, train_dataset, knn, batch_size, workers, device, geometry
     )
     trains = classifiers is None and not knn_only
@@ -126,7 +119,6 @@ def _run(benchmark: Benchmark, shard: tuple[int, int]) -> None:
     )
 
 
-@evaluate_app.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Output folders of `evaluate corruptions`.")],
     output: Annotated[Path, typer.Option(help="Folder for tables and pictures.")],
@@ -142,105 +134,6 @@ def compare(
         console.print(models_table(models, kind))
     names = ["compare.json", "compare.md", "compare.csv", *(path.name for path in pictures)]
     console.print(f"{output}: {', '.join(names)}", soft_wrap=True)
-
-
-@evaluate_app.command()
-def fourier(
-    config_file: ConfigFile,
-    weights: WeightsFile,
-    val_dataset: ValDataset,
-    output: Output,
-    classifiers: Annotated[Path | None, typer.Option(help="Output folder of upstream's linear.py.")] = None,
-    train_dataset: Annotated[str | None, typer.Option(help="Training images, for k-NN.")] = None,
-    knn: Knn = "",
-    grid: Annotated[int, typer.Option(help="Frequencies per axis, odd; about half of their square is measured.")] = 9,
-    up_to: Annotated[float, typer.Option(help="Highest frequency per axis, in cycles per pixel.")] = 0.5,
-    norm: Annotated[float, typer.Option(help="L2 norm of what is added to a channel in [0, 1].")] = 15.7,
-    images: Annotated[int, typer.Option(help="Validation images, evenly spread.")] = 500,
-    seed: Annotated[int, typer.Option(help="Seed of the signs.")] = 0,
-    batch_size: BatchSize = 128,
-    workers: LoaderWorkers = 4,
-    device: Device = "auto",
-    geometry: Geometry = "upstream",
-    shard: Annotated[str, typer.Option(help="i/n: only every n-th frequency, from the i-th.")] = "1/1",
-    name: Annotated[str, typer.Option(help="Of the model, in the picture; by default the run's folder.")] = "",
-) -> None:
-    """Fourier heat map: the accuracy that a perturbation of each single frequency costs."""
-    from dinov2_noise.evaluation.fourier import FourierGrid
-    from dinov2_noise.files import parse_shard
-    from dinov2_noise.report.corruption_tables import require_figures
-    from dinov2_noise.upstream.probing.fourier import FourierRequest
-    from dinov2_noise.upstream.probing.model import CROP_PX
-
-    require_figures()
-    probe = _probe_request(
-        config_file, weights, val_dataset, classifiers, train_dataset, knn, batch_size, workers, device, geometry
-    )
-    request = FourierRequest(probe, output, FourierGrid(grid, up_to, CROP_PX), norm, images, seed)
-    _run_fourier(request, parse_shard(shard), name or config_file.resolve().parent.name)
-
-
-def _run_fourier(request: FourierRequest, shard: tuple[int, int], name: str) -> None:
-    from dinov2_noise.files import atomic_path
-    from dinov2_noise.report.corruption_tables import title_of
-    from dinov2_noise.report.fourier_figures import fourier_map
-    from dinov2_noise.upstream.probing.probe import load
-
-    request.probe.check()
-    folder = request.folder()
-    folder.folder.check()
-    if folder.pending(shard):
-        loaded = load(request.probe)
-        folder.folder.open()  # not before: files that do not fit would leave a folder that refuses those that do
-        folder.run(request.counter(loaded), shard)
-    if folder.pending():
-        console.print(f"{len(folder.pending())} frequencies are left to other shards, the last of which sums up")
-        return
-    measured = folder.heat_map()
-    folder.save(measured, {"model": name, "weights": str(request.probe.weights)})
-    for kind in measured.accuracy:
-        with atomic_path(request.output / f"fourier-{kind}.png") as temporary:
-            temporary.write_bytes(fourier_map(measured, kind, title=f"{name}, {title_of(kind)}"))
-        worst = max(max(row) for row in measured.drop(kind))
-        clean = measured.clean_accuracy[kind]
-        console.print(f"{kind}: clean {100 * clean:.1f} %, at most {100 * worst:.1f} points lost")
-    folder.folder.close(frequencies=len(folder.wanted))
-    pictures = ", ".join(f"fourier-{kind}.png" for kind in measured.accuracy)
-    console.print(f"{request.output}: fourier.json, {pictures}", soft_wrap=True)
-
-
-def _probe_request(
-    config_file: Path,
-    weights: Path,
-    val_dataset: str,
-    classifiers: Path | None,
-    train_dataset: str | None,
-    knn: str,
-    batch_size: int,
-    workers: int,
-    device: str,
-    geometry: str,
-) -> ProbeRequest:
-    """The model options that all commands share, checked."""
-    from dinov2_noise.upstream.probing.probe import ProbeRequest
-
-    neighbours = [item for item in knn.split(",") if item]
-    if not all(item.isdecimal() for item in neighbours):
-        raise ConfigError(f"--knn {knn!r}: numbers of neighbours separated by commas, such as 10,20")
-    if geometry not in ("upstream", "official"):
-        raise ConfigError(f"--geometry {geometry!r}: valid are upstream, official")
-    return ProbeRequest(
-        config_file=config_file,
-        weights=weights,
-        val_dataset=val_dataset,
-        classifiers=classifiers,
-        train_dataset=train_dataset,
-        knn=tuple(int(item) for item in neighbours),
-        geometry="official" if geometry == "official" else "upstream",
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-    )
 
 
 def _linear_training(request: ProbeRequest, options: str) -> dict[str, Any]:

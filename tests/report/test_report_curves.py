@@ -1,0 +1,107 @@
+"""Curves hold the logged numbers, stages are marked, and measured accuracies are told in per cent."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from report_files import STAGES, config, entry, write_lines, write_monitor, write_run
+
+from dinov2_noise.report import curve_figures, curves
+from dinov2_noise.report.html import FigureBlock, Missing, Table
+from dinov2_noise.report.runs import Run, read_run
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Collects the figures behind the PNGs."""
+    found: list[Figure] = []
+    original = curve_figures.figure_as_png
+
+    def png(draw: Any, *args: Any, **kwargs: Any) -> bytes:
+        return original(lambda figure: (draw(figure), found.append(figure)), *args, **kwargs)
+
+    monkeypatch.setattr(curve_figures, "figure_as_png", png)
+    return found
+
+
+def _runs(folder: Path) -> list[Run]:
+    nct = write_run(folder / "nct", entries=[entry(i, anchor_ibot_loss=2.0) if i >= 30 else entry(i) for i in (0, 30)])
+    plain = [{"name": "all", "epochs": 5, "view": "noisy"}]
+    noisy = write_run(folder / "noisy", config(stages=plain), [entry(0, dino_global_crops_loss=2.0), entry(49)])
+    write_lines(nct / "health.jsonl", [{"iteration": 0, "stage": "denoised", "feature_std": 0.05, "anchor_gap": None}])
+    write_monitor(nct)
+    return [read_run(nct, "nct"), read_run(noisy, "noisy")]
+
+
+def _panels(figure: Figure) -> dict[str, Any]:
+    return {axes.get_title(loc="left"): axes for axes in figure.axes if axes.get_visible()}
+
+
+def test_every_logged_number_is_drawn_with_the_switch(tmp_path: Path, drawn: list[Figure]) -> None:
+    section = curves.curves_section(_runs(tmp_path))
+    titles = [block.title for block in section.blocks if isinstance(block, FigureBlock)]
+    assert titles == ["Losses", "Schedules", "Measured while training", "Health signs"]
+    losses = _panels(drawn[0])
+    assert list(losses) == ["total loss", "DINO, global crops", "anchor: iBOT"]
+    nct, noisy = (line for line in losses["total loss"].lines if line.get_label() in ("nct", "noisy"))
+    assert (list(nct.get_xdata()), list(nct.get_ydata())) == ([0, 30], [9.0, 6.0])
+    assert list(noisy.get_ydata()) == [9.0, pytest.approx(4.1)]
+    assert nct.get_color() != noisy.get_color()
+    for axes in losses.values():
+        assert [30, 30] in [list(line.get_xdata()) for line in axes.lines]
+    assert "→ noisy" in [text.get_text() for text in losses["total loss"].texts]
+    floor = next(line for line in losses["DINO, global crops"].lines if list(line.get_xdata()) == [0, 1])
+    assert floor.get_ydata()[0] == pytest.approx(2 * math.log(512) / 6)  # 2 of 2 + 2 x 2 terms
+
+
+def test_the_teacher_temperature_is_the_configured_one_so_far(tmp_path: Path, drawn: list[Figure]) -> None:
+    curves.curves_section(_runs(tmp_path))
+    schedules = _panels(drawn[1])
+    assert list(schedules) == ["learning rate", "teacher temperature", "teacher momentum"]
+    line = next(line for line in schedules["teacher temperature"].lines if line.get_label() == "nct")
+    assert list(line.get_ydata())[:10] == pytest.approx([0.04 + 0.03 * step / 9 for step in range(10)])
+    assert line.get_ydata()[29] == pytest.approx(0.07)
+    assert line.get_ydata()[30] == pytest.approx(0.04)  # the restart begins it anew
+    assert len(line.get_ydata()) == 41  # not beyond what the logs tell
+
+
+def test_measurements_are_in_per_cent_and_by_images(tmp_path: Path, drawn: list[Figure]) -> None:
+    section = curves.curves_section(_runs(tmp_path))
+    measured = _panels(drawn[2])
+    assert list(measured) == ["k-NN top-1 (%)", "RankMe"]
+    lines = {line.get_label(): line for line in measured["k-NN top-1 (%)"].lines}
+    assert list(lines["nct, noisy"].get_ydata()) == pytest.approx([30, 40, 50])
+    assert lines["nct, noisy"].get_linestyle() != lines["nct, clean"].get_linestyle()
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    assert list(table.rows[0]) == ["nct", "40", "70.0", "50.0", "9"]
+
+
+def test_what_is_missing_is_named_with_its_command(tmp_path: Path) -> None:
+    assert isinstance(curves.curves_section([]).blocks[0], Missing)
+    begun = read_run(write_run(tmp_path / "begun", entries=[entry(0), entry(10)]), "begun")
+    texts = [block.text for block in curves.curves_section([begun]).blocks if isinstance(block, Missing)]
+    assert "begun, unfinished: 11 of 50 iterations" in texts[0]
+    assert "monitor.jsonl" in texts[1]
+
+
+def test_seeds_share_a_colour_and_losses_that_are_not_finite_a_gap(tmp_path: Path, drawn: list[Figure]) -> None:
+    runs = [
+        read_run(write_run(tmp_path / name, entries=[entry(0), entry(10, total_loss=math.nan), entry(20)]), name)
+        for name in ("nc-seed0", "nc-seed1", "nct_s0", "_odd $x$")
+    ]
+    looks = curves.styles(runs)
+    assert looks["nc-seed0"] == looks["nc-seed1"] != looks["nct_s0"]
+    curves.curves_section(runs)
+    line = _panels(drawn[0])["total loss"].lines[0]
+    assert list(line.get_xdata()) == [0, 20]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()][:2] == ["nc-seed0", "nc-seed1"]
+
+
+def test_stages_that_begin_together_share_a_label(tmp_path: Path) -> None:
+    other = [{**STAGES[0]}, {**STAGES[1], "name": "anchored"}]
+    runs = [read_run(write_run(tmp_path / "a"), "a"), read_run(write_run(tmp_path / "b", config(stages=other)), "b")]
+    assert curves.switch_labels(runs) == {30: "→ noisy / anchored"}
