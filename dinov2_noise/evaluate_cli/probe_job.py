@@ -223,8 +223,9 @@ def _tell(found: Sequence[tuple[Outcome, Mapping[str, Figure]]], folder: ResultF
 
     write_table(folder.root / folder.probe / "results.csv", _rows(found))
     floors = list(found[0][0].floors)
-    noise, metric, interval = (Column(name, no_wrap=True) for name in ("noise", "metric", "95 % interval"))
-    table = Table(noise, "SNR (dB)", metric, "%", interval, *floors, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    whole = [Column(name, no_wrap=True) for name in ("noise", "metric", "95 % interval")]
+    headings: list[Column | str] = [whole[0], "SNR (dB)", whole[1], "%", whole[2], *floors]
+    table = Table(*headings, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for outcome, figures in found:
         named = outcome.noise, _db(outcome.snr_db)
         for metric, figure in figures.items():

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dinov2_noise.errors import ConfigError, MissingFolderError
 from dinov2_noise.evaluation.label_task import held_out
 
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 HELD_OUT = 0.2
 _MOST_STEPS, _TOLERANCE = 2000, 1e-5  # of the largest entry of the gradient
 

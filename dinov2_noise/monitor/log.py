@@ -47,7 +47,7 @@ def append(path: Path, measurement: Measurement) -> None:
         raise WriteError(path, cause) from cause
 
 
-def read_log(path: Path) -> list[Measurement]:
+def read_log(path: Path | str) -> list[Measurement]:
     """All measurements in ``path``, in the order of the file.
 
     A last line that is cut, by a process that was killed while it wrote, does not count.
@@ -56,6 +56,7 @@ def read_log(path: Path) -> list[Measurement]:
         MissingFolderError: there is no such file.
         MonitorLogError: another line is damaged.
     """
+    path = Path(path)
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as cause:

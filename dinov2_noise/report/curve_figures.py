@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -198,8 +197,3 @@ def _ticks(axis: Axes, ticks: Mapping[float, str]) -> None:
     axis.set_xticks(places, names, fontsize=8.5)
     margin = 0.06 * span
     axis.set_xlim(min(places) - margin, max(places) + margin)
-
-
-def finite(values: Sequence[Any]) -> bool:
-    """Whether there is a number among them."""
-    return any(isinstance(value, int | float) and np.isfinite(value) for value in values)

@@ -28,11 +28,11 @@ EPOCHS = (5, 3)
 """Of the denoised and the noisy stage, 10 iterations each; the demo has 12 and 8."""
 # Title, and the curves: measure, legend.
 PANELS: list[tuple[str, list[tuple[str, str]]]] = [
-    ("k-NN accuracy", [("knn_top1/clean", "clean"), ("knn_top1/noisy", "noisy")]),
-    ("linear probe accuracy", [("linear_top1/clean", "clean"), ("linear_top1/noisy", "noisy")]),
-    ("agreement of neighbours, noisy and denoised", [("twin_agreement", "twins")]),
-    ("RankMe", [("rank_me/denoised", "denoised"), ("rank_me/noisy", "noisy")]),
-    ("uniformity (lower is more even)", [("uniformity/denoised", "denoised"), ("uniformity/noisy", "noisy")]),
+    ("knn_top1", [("knn_top1/clean", "clean"), ("knn_top1/noisy", "noisy")]),
+    ("linear_top1", [("linear_top1/clean", "clean"), ("linear_top1/noisy", "noisy")]),
+    ("twin_agreement", [("twin_agreement", "twins")]),
+    ("rank_me", [("rank_me/denoised", "denoised"), ("rank_me/noisy", "noisy")]),
+    ("uniformity (lower: more even)", [("uniformity/denoised", "denoised"), ("uniformity/noisy", "noisy")]),
 ]
 STYLES = {
     "clean": (COLOURS[0], "-"),

@@ -149,7 +149,7 @@ def test_a_dataset_of_the_user_is_made_by_its_factory(registry):
     assert made == [(DatasetSpec("Mine", Path("/r"), denoised=Path("/d")), "transform", "target transform")]
     with pytest.raises(DatasetStringError, match="unknown key 'split'"):
         make("Mine:root=/r:split=TRAIN")
-    with pytest.raises(DatasetStringError, match="ImageFolder, ImageNet, ImageNetC, Mine"):
+    with pytest.raises(DatasetStringError, match="ImageFolder, ImageNet, ImageNetC, LabelledImages, Mine"):
         make("Other:root=/r")
 
 

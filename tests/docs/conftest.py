@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from pages.material import Material
 
 
 @pytest.fixture(scope="session")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
-    return Material(tmp_path_factory.mktemp("material"))
+def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
+    folder = tmp_path_factory.mktemp("material")
+    yield Material(folder)
+    shutil.rmtree(folder)  # the training's checkpoints
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def test_every_command_is_run_here_or_says_what_it_needs(page: str) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.page)
 def test_quick_commands(scenario: Scenario, material: Material, warm_command: Path, tmp_path: Path) -> None:
     play(scenario, tmp_path, material, warm_command, dear=False, timeout_s=_SHORT_S)
+    shutil.rmtree(tmp_path)  # pytest would keep it, trainings and all
 
 
 @pytest.mark.slow
@@ -36,3 +38,4 @@ def test_quick_commands(scenario: Scenario, material: Material, warm_command: Pa
 )
 def test_all_commands(scenario: Scenario, material: Material, warm_command: Path, tmp_path: Path) -> None:
     play(scenario, tmp_path, material, warm_command, dear=True, timeout_s=_LONG_S)
+    shutil.rmtree(tmp_path)

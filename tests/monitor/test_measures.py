@@ -76,9 +76,11 @@ def test_ridge_against_normal_equations_and_leaving_out(n: int, d: int) -> None:
 def test_linear_probe_takes_the_penalty_that_leaving_out_prefers() -> None:
     train, train_labels = clusters(3, 20, 40, 3.0, seed=1)
     val, val_labels = clusters(3, 50, 40, 3.0, seed=2)
-    ridge = Ridge(train, torch.nn.functional.one_hot(train_labels).double())
-    left_out = [float((ridge.left_out(r).argmax(1) == train_labels).double().mean()) for r in ridge.penalties]
-    best = max(number for number, score in enumerate(left_out) if score == max(left_out))
+    targets = torch.nn.functional.one_hot(train_labels).double()
+    ridge = Ridge(train, targets)
+    errors = [float((ridge.left_out(r) - targets).square().mean()) for r in ridge.penalties]
+    best = errors.index(min(errors))
+    assert 0 < best < len(RIDGES) - 1
     expected = float((ridge.predict(val, ridge.penalties[best]).argmax(1) == val_labels).double().mean())
     assert linear_top1(train, train_labels, val, val_labels) == expected
     assert len(ridge.penalties) == len(RIDGES)

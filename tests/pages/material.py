@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import cached_property
 from pathlib import Path
@@ -79,11 +80,18 @@ def copy(source: Path, target: Path, *, indexed: bool = False) -> Path:
 
 
 def copy_run(material: Material, target: Path, checkpoint: str = "training_3") -> Path:
-    """A copy of the run whose last checkpoint has another iteration's name, that of a page."""
-    shutil.copytree(material.run, target)
+    """A copy of the run whose last checkpoint has another iteration's name, that of a page.
+
+    Checkpoints, 100 MB each, are not copied but linked: nothing changes one in its place.
+    """
+    shutil.copytree(material.run, target, copy_function=_link_checkpoint)
     if checkpoint != "training_3":
         (target / "eval" / "training_3").rename(target / "eval" / checkpoint)
     return target
+
+
+def _link_checkpoint(source: str, target: str) -> object:
+    return os.link(source, target) if source.endswith(".pth") else shutil.copy2(source, target)
 
 
 def upstream_checkout(target: Path) -> Path:

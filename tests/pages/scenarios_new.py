@@ -83,6 +83,7 @@ NEW = [
     Scenario(
         "docs/own-labels.md",
         _labels,
+        replace={"demo-output/runs/nct": "RUN"},
         more={"evaluate": "--workers 1 --batch-size 16"},
         dear=("evaluate ",),
         dear_leaves=["out/records/*.json"],

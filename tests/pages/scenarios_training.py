@@ -127,7 +127,8 @@ TRAINING = [
         | {"--eval-period-iterations 40": "--eval-period-iterations 2", " --workers 1 \\\n": " \\\n"},
         before={
             "--classifiers RUN/linear": linear_heads("RUN", "imagenet"),
-            "compare RUN1/": "mkdir RUN1 RUN2; cp -r RUN/corruptions RUN1; cp -r RUN/corruptions RUN2",
+            "compare RUN1/": "mkdir RUN1 RUN2; cp -r RUN/corruptions RUN1; cp -r RUN/corruptions RUN2\n"
+            """sed -i 's/"model": "RUN"/"model": "RUN2"/' RUN2/corruptions/summary.json""",
         },
         more={"--classifiers RUN/linear": _FEW_CELLS},
         dear=("evaluate",),
