@@ -22,7 +22,7 @@ RUN pip install -r requirements/torch.txt ${TORCH_INDEX:+--index-url "$TORCH_IND
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY dinov2_noise/ dinov2_noise/
 COPY vendor/ vendor/
-RUN pip install -c requirements/torch.txt '.[demo,dicom,fits,safetensors,tensorboard,tiff]'
+RUN pip install -c requirements/torch.txt '.[demo,dicom,fits,safetensors,tiff]'
 # Upstream's first release, so that the image trains without a checkout; PYTHONPATH=/your/checkout comes before it.
 RUN pip install --no-deps --require-hashes -r requirements/dinov2-wheel.txt \
     && cd /opt/venv \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from dinov2_noise import patching
 from dinov2_noise.data import build_index
 from dinov2_noise.files import list_images
 from dinov2_noise.noise import add_noise
+
+# What a shell starts in the background ignores Ctrl-C, and so does all that is started from there; some tests send it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

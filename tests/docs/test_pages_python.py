@@ -244,6 +244,7 @@ def test_block(name: str, material: Material, tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.slow
 @pytest.mark.upstream
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # four workers by default, on two cores
 @pytest.mark.parametrize("name", DEAR)
 def test_long_block(name: str, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _run(name, tmp_path, material, monkeypatch)

@@ -36,6 +36,10 @@ TINY_DENOISER = "--steps 2 --n-feature 4 --crop 64 --batch-size 2 --sample-every
 SHRINK = {
     "dinov2-noise denoise train": TINY_DENOISER,
     "dinov2-noise train": TINY_RUN,
+    # Processes of their own import torch again.
+    "dinov2-noise check": "--workers 1",
+    "dinov2-noise add-noise": "--workers 1",
+    "dinov2-noise corrupt": "--workers 1",
 }
 
 
@@ -50,7 +54,7 @@ class Scenario:
     Attributes:
         page: path in the repository.
         prepare: fills the folder in which the commands run.
-        stand_in: makes what the page's long commands would have left, where only the others run.
+        prepare_dear: likewise, beside it, where the long commands run: it may use the training.
         replace: text in commands → what stands for it here: paths, numbers of GPUs, budgets. ``$TOP`` is the folder.
         before: text of a command, its last line break included → what is done before it: variants share a folder.
         more: text of a command → options at its end, beside those of `SHRINK`.
@@ -61,7 +65,7 @@ class Scenario:
 
     page: str
     prepare: Callable[[Path, Material], object] = _nothing
-    stand_in: Callable[[Path, Material], object] = _nothing
+    prepare_dear: Callable[[Path, Material], object] = _nothing
     replace: Mapping[str, str] = field(default_factory=dict)
     before: Mapping[str, str] = field(default_factory=dict)
     more: Mapping[str, str] = field(default_factory=dict)
@@ -114,8 +118,8 @@ def play(scenario: Scenario, folder: Path, material: Material, warm: Path, *, de
     if not scenario.commands(dear=dear):
         return ""
     scenario.prepare(folder, material)
-    if not dear:
-        scenario.stand_in(folder, material)
+    if dear:
+        scenario.prepare_dear(folder, material)
     environment = clean_environment()
     environment["PATH"] = os.pathsep.join([str(warm), str(Path(sys.executable).parent), environment["PATH"]])
     environment |= {"COLUMNS": "200", "HOME": str(folder), "TOP": str(folder)}

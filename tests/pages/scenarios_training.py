@@ -31,14 +31,17 @@ def _imagenet(folder: Path, material: Material) -> None:
     copy(material.clean, folder / "imagenet")
 
 
-def _imagenet_and_run(folder: Path, material: Material) -> None:
+def _indexed_and_run(folder: Path, material: Material) -> None:
     copy(material.clean, folder / "imagenet", indexed=True)
     copy_run(material, folder / "RUN")
 
 
-def _robustness(folder: Path, material: Material) -> None:
-    _imagenet_and_run(folder, material)
+def _demo_cells(folder: Path, material: Material) -> None:
     copy(material.clean, folder / "demo-output" / "clean")
+
+
+def _robustness(folder: Path, material: Material) -> None:
+    _indexed_and_run(folder, material)
     for arm in ("noisy", "nct"):
         copy_run(material, folder / "demo-output" / "runs" / arm, "training_199")
 
@@ -57,10 +60,20 @@ def _pair(folder: Path, material: Material) -> None:
     copy(material.denoised, folder / "noisy-denoised")
 
 
-def _weights(folder: Path, material: Material) -> None:
-    """A run under the name FILE, a config for it, and a random file in the layout of the released ViT-S/14."""
+def _weights(folder: Path, _material: Material) -> None:
+    """A random file in the layout of the released ViT-S/14, and the page's config for it."""
     from dinov2.models.vision_transformer import vit_small
 
+    (folder / "vits14.yaml").write_text(
+        "student: {arch: vit_small, patch_size: 14, block_chunks: 4, layerscale: 1.0}\n"
+        "crops: {global_crops_size: 224}\n"
+    )
+    released = vit_small(patch_size=14, img_size=518, init_values=1.0, ffn_layer="mlp", block_chunks=0)
+    torch.save(released.state_dict(), folder / "dinov2_vits14_pretrain.pth")
+
+
+def _weights_of_a_run(folder: Path, material: Material) -> None:
+    """A run under the name FILE, and a config that continues from it."""
     copy_run(material, folder / "FILE")
     noisy = copy(material.noisy, folder / "noisy", indexed=True)
     copy(material.denoised, folder / "denoised")
@@ -70,12 +83,6 @@ def _weights(folder: Path, material: Material) -> None:
             "ImageFolder:root=photos-gauss100:denoised=photos-gauss100-denoised\n  batch", f"{dataset}\n  batch"
         )
     )
-    (folder / "vits14.yaml").write_text(
-        "student: {arch: vit_small, patch_size: 14, block_chunks: 4, layerscale: 1.0}\n"
-        "crops: {global_crops_size: 224}\n"
-    )
-    released = vit_small(patch_size=14, img_size=518, init_values=1.0, ffn_layer="mlp", block_chunks=0)
-    torch.save(released.state_dict(), folder / "dinov2_vits14_pretrain.pth")
 
 
 TRAINING = [
@@ -90,7 +97,7 @@ TRAINING = [
     ),
     Scenario(
         "docs/frequency-filters.md",
-        _imagenet_and_run,
+        prepare_dear=_indexed_and_run,
         replace={"training_…": "training_3"},
         before={"evaluate fourier": linear_heads("RUN", "imagenet")},
         more={"evaluate fourier": "--grid 3 --images 6 --workers 1 --batch-size 6"},
@@ -100,13 +107,13 @@ TRAINING = [
     Scenario(
         "docs/pretraining.md",
         _pretraining,
-        stand_in=lambda folder, material: copy_run(material, folder / "dinov2" / "OUT"),
         replace={"patch dinov2": "patch $TOP/dinov2", "/absolute/path/to/your/data": "$TOP/data"}
         | {" --gpus 4 train.batch_size_per_gpu=10": "", "training_249999": "training_3"},
-        dear=("doctor",),
+        dear=("doctor", "dinov2-noise weights"),
         leaves=["data/noisy-denoised/val/retina/*.png"],
         dear_leaves=["dinov2/OUT/eval/training_3/teacher_checkpoint.pth"],
-        prints=["teacher checkpoint", "nct_24gb"],
+        prints=["nct_24gb"],
+        dear_prints=["teacher checkpoint"],
     ),
     Scenario(
         "docs/recipes.md",
@@ -118,7 +125,8 @@ TRAINING = [
     ),
     Scenario(
         "docs/robustness.md",
-        _robustness,
+        _demo_cells,
+        prepare_dear=_robustness,
         replace={
             "training_…": "training_3",
             "--epoch-length 40": "--epoch-length 2",
@@ -143,12 +151,13 @@ TRAINING = [
     Scenario(
         "docs/weights.md",
         _weights,
+        prepare_dear=_weights_of_a_run,
         replace={
             "dinov2_vits14_pretrain.pth --config my.yaml": "dinov2_vits14_pretrain.pth --config vits14.yaml",
             "FILE …": "FILE --config-file my.yaml --output-dir knn --nb_knn 5 --batch-size 24 "
             "--train-dataset ImageNet:split=TRAIN:root=noisy --val-dataset ImageNet:split=VAL:root=noisy",
         },
-        dear=("dinov2.eval.knn",),
+        dear=("weights FILE", "dinov2.eval.knn"),
         dear_leaves=["OUT/model_final.pth", "knn/results_eval_knn.json"],
         prints=["22,056,576 in 175 entries", "174 loaded, 1 resized, 0 missing", "37 x 37 -> 16 x 16"],
     ),

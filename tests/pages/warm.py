@@ -54,6 +54,7 @@ def serve(path: str) -> None:
     """Fork for each call until this process is ended, or the one that started it is gone."""
     starter = os.getppid()
     # Not dinov2: each call decides where that is.
+    import torch.utils.tensorboard  # noqa: F401
 
     import dinov2_noise.cli
     import dinov2_noise.denoise
