@@ -95,14 +95,19 @@ def _labelled(config: MonitorConfig, key: str, n_images: int) -> tuple[ImageSet,
     text = getattr(config, key)
     try:
         images = _open_labelled(text, config.noise)
-        indices, ids = _balanced(images, text, n_images)
+        labels = _labels(images, text)
     except DinoNoiseError as cause:
         raise ConfigError(f"monitor.{key}: {cause}") from cause
+    n_classes = len(np.unique(labels))
+    if key == "train" and n_images < n_classes:
+        raise ConfigError(f"monitor.n_train is {n_images}, but {text!r} has {n_classes} classes: raise it")
+    indices = _balanced(labels, n_images)
     views = _views(images)
     if config.clean:
         views["clean"] = partial(_clean_twin, Path(config.clean).expanduser(), images)
         _check_clean(Path(config.clean).expanduser(), images, indices)
-    return ImageSet(indices, views), ids
+    find: Callable[[int], str] = getattr(images, "find_class_id", str)
+    return ImageSet(indices, views), [find(int(labels[index])) for index in indices]
 
 
 def _open_labelled(text: str, noise: str) -> Any:
@@ -115,20 +120,23 @@ def _open_labelled(text: str, noise: str) -> Any:
     return data.DATASETS[spec.name].factory(spec, None, None)
 
 
-def _balanced(images: Any, text: str, n_images: int) -> tuple[list[int], list[str]]:
-    targets = images.get_targets() if hasattr(images, "get_targets") else None
+def _labels(images: Any, text: str) -> NDArray[Any]:
+    targets: NDArray[Any] | None = images.get_targets() if hasattr(images, "get_targets") else None
     if targets is None:
         raise MetadataError(_no_labels(images, text))
-    classes = np.unique(targets)
-    if n_images < len(classes):
-        raise ConfigError(f"{n_images} images are asked for, and {text!r} has {len(classes)} classes: raise the number")
+    return targets
+
+
+def _balanced(labels: NDArray[Any], n_images: int) -> list[int]:
+    """Places of as many images of each class, or where there are more classes one image of evenly spread ones."""
+    by_class = np.argsort(labels, kind="stable")
+    places = np.split(by_class, np.unique(labels[by_class], return_index=True)[1][1:])
+    places = [places[number] for number in _spread(len(places), min(n_images, len(places)))]
     indices: list[int] = []
-    for number, label in enumerate(classes):
-        own = np.flatnonzero(targets == label)
-        share = n_images // len(classes) + (number < n_images % len(classes))
+    for number, own in enumerate(places):
+        share = n_images // len(places) + (number < n_images % len(places))
         indices += own[_spread(len(own), min(share, len(own)))].tolist()
-    find: Callable[[int], str] = getattr(images, "find_class_id", str)
-    return indices, [find(int(targets[index])) for index in indices]
+    return indices
 
 
 def _no_labels(images: Any, text: str) -> str:

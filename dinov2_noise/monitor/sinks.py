@@ -13,7 +13,9 @@ from dinov2_noise.curves import Curves
 from dinov2_noise.errors import ConfigError
 
 CURVES_NAME = "tensorboard"
-_SCHEDULES = ("lr", "wd", "mom", "last_layer_lr", "current_batch_size")
+SCHEDULES = ("lr", "wd", "mom", "last_layer_lr", "current_batch_size")
+"""Meters that hold what a step was made with."""
+
 _SPEED = ("iter_time", "data_time", "images_per_s", "waited")
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "dinov2-noise[wandb]"}
 
@@ -118,6 +120,6 @@ def curve_names(meters: Mapping[str, float]) -> dict[str, float]:
 def _group(name: str) -> str:
     if name.endswith("_loss"):
         return "loss"
-    if name in _SCHEDULES:
+    if name in SCHEDULES:
         return "schedule"
     return "speed" if name in _SPEED else "health"

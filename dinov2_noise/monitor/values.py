@@ -85,6 +85,7 @@ def described(values: Mapping[str, float]) -> str:
     measures: dict[str, list[str]] = {}
     for name, value in values.items():
         measure, _, view = name.partition("/")
-        text = f"{value:.1%}" if measure.endswith(("top1", "agreement")) else f"{value:.3g}"
+        is_share = measure.endswith(("top1", "agreement"))
+        text = f"{value:.1%}" if is_share else f"{value:.{1 if abs(value) >= 10 else 2}f}"
         measures.setdefault(measure, []).append(f"{view} {text}".strip())
     return ", ".join(f"{measure} {' '.join(texts)}" for measure, texts in measures.items())

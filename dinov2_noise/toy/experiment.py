@@ -19,7 +19,7 @@ from dinov2_noise.evaluation.records import Record
 from dinov2_noise.files import OutputFolder, write_json
 from dinov2_noise.progress import track
 from dinov2_noise.toy.arms import ARMS, Settings, record_path
-from dinov2_noise.toy.digits import DigitSet, find_digits
+from dinov2_noise.toy.digits import DigitSet, find_digits, load_arrays
 from dinov2_noise.toy.jobs import DENOISED_FILE, DENOISER, DIGITS_FILE, FAMILIES, Job
 from dinov2_noise.toy.parallel import Task, run_tasks
 from dinov2_noise.writing import locked
@@ -102,11 +102,9 @@ def summarise(output: Path, digits: DigitSet, settings: Settings, seeds: int) ->
         over seeds (None for one seed).
     """
     results: dict[str, dict[str, Any]] = {}
-    with np.load(output / DENOISED_FILE) as denoised:
-        psnr_db, cpu_s = (
-            {name: float(denoised[f"psnr_{name}"]) for name in ("noisy", "denoised")},
-            float(denoised["cpu_s"]),
-        )
+    denoised = load_arrays(output / DENOISED_FILE, "psnr_noisy", "psnr_denoised", "cpu_s")
+    psnr_db = {name: float(denoised[f"psnr_{name}"]) for name in ("noisy", "denoised")}
+    cpu_s = float(denoised["cpu_s"])
     snr_db = None
     for arm in ARMS.values():
         for kind in arm.probed_on:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ from dinov2_noise.toy.arms import (
     record_paths,
 )
 from dinov2_noise.toy.denoised import denoise, train_on
-from dinov2_noise.toy.digits import DigitSet
+from dinov2_noise.toy.digits import DigitSet, load_arrays
+from dinov2_noise.toy.idx import DigitsError
 from dinov2_noise.toy.model import Encoder
 from dinov2_noise.toy.seeding import Stream, generator
 from dinov2_noise.toy.train import Digits, Stage, add_noise, pretrain, probe
@@ -110,7 +112,7 @@ class _Family:
             self._first_stage(encoder, EPOCHS)
         elif arm.views:
             if self._switch_file.is_file():
-                encoder.load_state_dict(torch.load(self._switch_file, weights_only=True))
+                _load_weights(encoder, self._switch_file)
             else:
                 self._first_stage(encoder, SWITCH_EPOCH)
             stage = self._stage(arm.views[1], EPOCHS - SWITCH_EPOCH)
@@ -179,6 +181,13 @@ class _Family:
         }
 
 
+def _load_weights(encoder: Encoder, path: Path) -> None:
+    try:
+        encoder.load_state_dict(torch.load(path, weights_only=True))
+    except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as cause:
+        raise DigitsError(f"cannot use {path}: it is damaged. Delete it: it is made again") from cause
+
+
 def psnr_db(images: torch.Tensor, clean: torch.Tensor) -> float:
     """``-10 log10`` of the mean squared error over all images, on the [0, 1] scale."""
     return float(-10 * torch.log10((images - clean).square().mean()))
@@ -202,9 +211,9 @@ def seen_and_tested(
     seen = {"clean": (train, 0.0), "noisy": noisy}
     tested = {"clean": test, "noisy": _noisy(test, settings, 1)}
     if (output / DENOISED_FILE).is_file():
-        with np.load(output / DENOISED_FILE) as denoised:
-            seen["denoised"] = (torch.from_numpy(denoised["train"]).float() / 255, 0.0)
-            tested["denoised"] = torch.from_numpy(denoised["test"]).float() / 255
+        denoised = load_arrays(output / DENOISED_FILE, "train", "test")
+        seen["denoised"] = (torch.from_numpy(denoised["train"]).float() / 255, 0.0)
+        tested["denoised"] = torch.from_numpy(denoised["test"]).float() / 255
     return seen, tested
 
 

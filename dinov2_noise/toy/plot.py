@@ -11,6 +11,7 @@ from matplotlib.ticker import PercentFormatter
 
 from dinov2_noise.report.figures import COLOURS, FAINT, INK, SHOWN_WIDTH_PX, figure_as_png
 from dinov2_noise.toy.arms import ARMS
+from dinov2_noise.toy.digits import MNIST, MNIST_5000
 
 PUBLISHED = {("noisy", "noisy"): 0.6455, ("clean-to-noisy", "noisy"): 0.8305}
 """With 60,000 digits; "Ditch the Denoiser", arXiv 2505.12191."""
@@ -33,7 +34,7 @@ def draw(summary: Mapping[str, Any]) -> bytes:
         panel = figure.subplots()
         for y, (arm, kind, result) in enumerate(rows):
             _row(panel, y, kind, result)
-            if (arm.name, kind) in PUBLISHED and summary["data"]["name"].startswith("mnist"):
+            if (arm.name, kind) in PUBLISHED and summary["data"]["name"].lower() in (MNIST, MNIST_5000):
                 panel.plot(
                     PUBLISHED[arm.name, kind],
                     y,

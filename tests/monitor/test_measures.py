@@ -158,5 +158,7 @@ def test_few_images_and_features_that_are_not_finite_are_left_out() -> None:
 
 
 def test_values_in_words() -> None:
-    values = {"knn_top1/clean": 0.4104, "knn_top1/noisy": 0.352, "rank_me/noisy": 83.123, "twin_agreement": 0.5}
-    assert described(values) == "knn_top1 clean 41.0% noisy 35.2%, rank_me noisy 83.1, twin_agreement 50.0%"
+    values = {"knn_top1/clean": 0.4104, "knn_top1/noisy": 0.352, "rank_me/noisy": 83.123, "uniformity/noisy": -2.0}
+    assert described(values | {"twin_agreement": 0.5}) == (
+        "knn_top1 clean 41.0% noisy 35.2%, rank_me noisy 83.1, uniformity noisy -2.00, twin_agreement 50.0%"
+    )

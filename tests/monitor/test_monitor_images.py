@@ -102,6 +102,15 @@ def test_classes_are_matched_by_name(small_set: SmallSet, tmp_path: Path) -> Non
     ]
 
 
+def test_fewer_validation_images_than_classes_are_spread_over_them(small_set: SmallSet) -> None:
+    found = labelled_images(config(small_set, n_val=2))
+    assert found is not None
+    assert found[1].labels is not None
+    assert found[1].labels.tolist() == [1, 3]
+    assert found[0].labels is not None
+    assert torch.bincount(found[0].labels).tolist() == [4] * 5
+
+
 def test_bad_labels_are_one_error_each(small_set: SmallSet, tmp_path: Path) -> None:
     two = class_folders(tmp_path / "two", {"a": 3, "b": 3})
     one = class_folders(tmp_path / "one", {"a": 3})
@@ -115,7 +124,7 @@ def test_bad_labels_are_one_error_each(small_set: SmallSet, tmp_path: Path) -> N
         ({"train": one, "val": one}, r"the images of monitor\.train have 1 class: the probes need at least 2"),
         ({"train": two, "val": other}, r"monitor\.val has 1 classes that monitor\.train lacks, such as 'z'"),
         ({"train": two, "val": two, "knn": 7}, r"monitor\.knn is 7: monitor\.train gives 6 images"),
-        ({"n_train": 4}, r"monitor\.train: 4 images are asked for, and .* has 5 classes: raise the number"),
+        ({"n_train": 4}, r"^monitor\.n_train is 4, but 'ImageNet:.*' has 5 classes: raise it"),
         ({"noise": "gaus100"}, r"monitor\.train: unknown noise 'gaus100'"),
         ({"clean": str(tmp_path / "gone")}, r"monitor\.clean: .*gone does not exist"),
         ({"clean": str(tmp_path / "empty")}, r"monitor\.clean: 20 images have no clean twin .* train/n0/n0_0\."),

@@ -22,6 +22,7 @@ from dinov2_noise.evaluation.records import Record
 from dinov2_noise.files import read_manifest
 from dinov2_noise.toy.arms import ARMS, Settings, record_path, record_paths
 from dinov2_noise.toy.experiment import conditions, run_toy
+from dinov2_noise.toy.idx import DigitsError
 
 TINY = Settings(speed_up=400, denoiser_steps=2)
 KINDS = [(arm.name, kind) for arm in ARMS.values() for kind in arm.probed_on]
@@ -100,6 +101,15 @@ def test_what_is_missing_is_made_again_the_same(
     assert {name for name in after if after[name] != before[name]} == {lost.name}
     assert _values(output, 1) == _values(finished, 1)
     assert (output / "summary.json").is_file()
+
+
+@pytest.mark.parametrize("damaged", ["denoised.npz", "weights/denoised-seed1-switch.pt"])
+def test_a_damaged_file_of_the_experiment_is_named(finished: Path, bars: Path, tmp_path: Path, damaged: str) -> None:
+    output = _copy(finished, tmp_path)
+    (output / damaged).write_bytes((output / damaged).read_bytes()[:100])
+    record_path(output, "denoised-to-noisy", "noisy", 1).unlink()
+    with pytest.raises(DigitsError, match=rf"cannot use .*{Path(damaged).name}: .*Delete it: it is made again"):
+        run_toy(output, seeds=2, data=str(bars), settings=TINY, processes=1)
 
 
 def test_seeds_are_added_and_auto_takes_the_digits_that_are_there(finished: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
+from dinov2_noise.monitor.sinks import SCHEDULES
 from dinov2_noise.upstream import runtime
 from dinov2_noise.upstream.signatures import expect_signature
 
@@ -65,7 +66,8 @@ def attach(module: Any) -> None:
             super().dump_in_output_file(iteration, iter_time, data_time)
             monitoring = self._monitoring()
             if monitoring is not None:
-                meters = {name: meter.median for name, meter in self.meters.items()}
+                # Of schedules the step's own value: the median of the last 20 lags behind by ten steps.
+                meters = {name: m.value if name in SCHEDULES else m.median for name, m in self.meters.items()}
                 monitoring.write(iteration, {"iter_time": iter_time, "data_time": data_time, **meters})
 
     MetricLogger.__module__ = module.__name__
