@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dinov2_noise.errors import ConfigError, MissingFolderError
+from dinov2_noise.errors import ConfigError, MissingFolderError, WriteError
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -44,8 +45,7 @@ def report(
         raise ConfigError("--images, --clean and --noise are for pictures: leave --no-pictures out")
     if candidates < 2:
         raise ConfigError(f"--candidates is {candidates}: neighbours need at least 2 images")
-    if output.is_dir():
-        raise ConfigError(f"--output {output} is a folder: name a file, such as {output / 'report.html'}")
+    _check_output(output)
     _check_choice(images, clean, noise, device)
     try:
         from dinov2_noise.report.compose import Request, write
@@ -62,6 +62,20 @@ def report(
     print(output)
     if open_it:
         _open(output)
+
+
+def _check_output(output: Path) -> None:
+    """Before minutes of work: whether the page can be written there."""
+    if output.is_dir():
+        raise ConfigError(f"--output {output} is a folder: name a file, such as {output / 'report.html'}")
+    above = next(parent for parent in output.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise ConfigError(f"--output {output}: {above} is a file, not a folder: name another place")
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as cause:
+        raise WriteError(output, cause) from cause
 
 
 def _check_choice(images: Path | None, clean: Path | None, noise: str | None, device: str) -> None:

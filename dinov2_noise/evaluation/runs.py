@@ -12,6 +12,7 @@ from dinov2_noise import weights
 from dinov2_noise.errors import CheckpointError, MissingFolderError
 
 CONFIG, TEACHER, METRICS = "config.yaml", "teacher_checkpoint.pth", "training_metrics.json"
+_FOLDER_KEYS = ("root", "denoised", "extra", "list")
 _EVALUATION = re.compile(r"(training|manual)_(\d+)", re.ASCII)
 
 
@@ -98,6 +99,18 @@ def _unfinished(root: Path) -> str:
         f"{text}; or write the teacher of its last checkpoint now, with `python -m dinov2.train.train --config-file "
         f"{root / CONFIG} --output-dir {root} --eval-only`"
     )
+
+
+def located(dataset: str, run_folder: Path) -> str:
+    """The dataset string with relative paths that lead nowhere from here looked for in the folders above the run."""
+    parts = dataset.split(":")
+    for number, part in enumerate(parts):
+        key, equals, value = part.partition("=")
+        if equals and key in _FOLDER_KEYS and not Path(value).is_absolute() and not Path(value).exists():
+            above = (parent / value for parent in run_folder.resolve().parents)
+            found = next((path for path in above if path.exists()), None)
+            parts[number] = part if found is None else f"{key}={found}"
+    return ":".join(parts)
 
 
 def last_iteration(root: Path) -> int | None:

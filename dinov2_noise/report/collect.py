@@ -13,6 +13,7 @@ from dinov2_noise.errors import DinoNoiseError, MissingFolderError
 from dinov2_noise.evaluation.corruption_summary import SUMMARY_NAME, Summary
 from dinov2_noise.evaluation.records import Record
 from dinov2_noise.files import is_image_name
+from dinov2_noise.report.arms import with_arms
 from dinov2_noise.report.runs import CONFIG, Run, is_run, read_run
 
 _DEEPEST = 6
@@ -67,7 +68,7 @@ def collect(folders: Sequence[Path]) -> Found:
         if folder not in paths.runs and (folder / CONFIG).is_file() and not _below(folder, paths):
             paths.runs.append(folder)  # a run that stopped before its first step
     problems: list[str] = []
-    runs = [read_run(folder, name) for folder, name in _named(_unique(paths.runs)).items()]
+    runs = with_arms([read_run(folder, name) for folder, name in _named(_unique(paths.runs)).items()])
     for run in runs:
         problems += run.problems
     found = Found(runs, _records(_unique(paths.records), problems), _summaries(_unique(paths.summaries), problems))

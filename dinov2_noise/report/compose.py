@@ -22,8 +22,8 @@ from dinov2_noise.report.sweep import cached_snr, points_of, sweep_section
 NOTES = (
     "Intervals over images say how much an accuracy would vary with other images of the same kind; they say nothing of "
     "another training. The standard deviation over seeds says how much it varies from training to training.",
-    "Chance is the accuracy of always answering the most common class; mean colour that of a k-NN on the mean colour "
-    "of each image. What does not beat them has learned nothing of use there.",
+    "Chance is the accuracy of always answering the most common class; mean colour, or colour alone, that of the same "
+    "kind of classifier on the mean colours of each image. What does not beat them has learned nothing of use there.",
     "Everything on this page was read from files of the folders named, and is in this one file: nothing is loaded from "
     "elsewhere.",
 )
@@ -68,7 +68,8 @@ def compose(found: Found, request: Request, tell: Callable[[str], None]) -> Page
     groups = groups_of(found.records)  # first: it may end in an error
     floors = floors_of(found.runs) if request.pictures else []
     sections = [runs_section(found.runs)]
-    tell("crops as the model saw them")
+    if request.pictures:
+        tell("crops as the model saw them")
     sections.append(seen_section(found.runs) if request.pictures else _left_out("seen", "What the model saw"))
     tell("curves, tables and charts")
     sections += [

@@ -90,9 +90,9 @@ def _curves(panel: Axes, name: str, models: Mapping[str, Values], clean: Mapping
     for index, (model, values) in enumerate(models.items()):
         points = {0: clean[model]} if model in clean else {}
         points |= {severity: value for (corruption, severity), value in values.items() if corruption == name}
-        style: dict[str, Any] = {"color": COLOURS[index % 6], "linewidth": 1.6, "markersize": 3.5}
+        style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linewidth": 1.6, "markersize": 3.5}
         heights = [100 * points[severity] for severity in sorted(points)]
-        panel.plot(sorted(points), heights, LINE_STYLES[index % 4], marker=MARKERS[index % 6], **style)
+        panel.plot(sorted(points), heights, LINE_STYLES[index % 4], marker=MARKERS[index % len(COLOURS)], **style)
 
 
 def _panels(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from dinov2_noise.report.figures import (
-    COLOURS,
+    ARM_COLOURS,
     FAINT,
     INK,
     LINE_STYLES,
@@ -55,12 +55,15 @@ class Panel:
     from_zero: bool = False
 
 
-def panels(shown: Sequence[Panel], switches: Mapping[int, str], *, columns: int = 3) -> bytes:
+def panels(
+    shown: Sequence[Panel], switches: Mapping[int, str], *, columns: int = 3, width_px: int = 2 * SHOWN_WIDTH_PX
+) -> bytes:
     """Small multiples over iterations.
 
     Args:
         shown: at least one panel.
         switches: iteration → what begins there, marked in every panel and named in the uppermost ones.
+        columns: panels beside each other, at most. width_px: of the picture.
 
     Raises:
         ValueError: there is no panel, or none has a line.
@@ -81,9 +84,9 @@ def panels(shown: Sequence[Panel], switches: Mapping[int, str], *, columns: int 
             unused.set_visible(False)
         legend_of(figure, [line for panel in shown for line in panel.lines])
 
-    n_legend = math.ceil(len({line.label for panel in shown for line in panel.lines}) / 3)
+    n_legend = math.ceil(len({line.label for panel in shown for line in panel.lines}) / columns)
     height = _HEAD_PX + 34 * n_legend + _PANEL_PX * n_rows
-    return figure_as_png(draw, 2 * SHOWN_WIDTH_PX, height, layout="constrained")
+    return figure_as_png(draw, width_px, height, layout="constrained")
 
 
 def _panel(axis: Axes, panel: Panel, switches: Mapping[int, str], *, named: bool) -> None:
@@ -119,14 +122,19 @@ def _draw(axis: Axes, line: Line) -> None:
     if not points:
         return
     x, y = zip(*points, strict=True)
-    colour = COLOURS[line.colour % len(COLOURS)]
+    colour = ARM_COLOURS[line.colour % len(ARM_COLOURS)]
     every = max(1, len(points) // 8)
     marker: dict[str, Any] = {"marker": MARKERS[line.colour % len(MARKERS)], "markersize": 4, "markevery": every}
     if len(points) > _MOST_MARKED:
         marker["markersize"] = 3.2
-    axis.plot(x, y, LINE_STYLES[line.style % 4], color=colour, linewidth=1.6, label=line.label, **marker)
+    axis.plot(x, y, LINE_STYLES[line.style % 4], color=colour, linewidth=1.6, label=_label(line.label), **marker)
     if line.low is not None and line.high is not None:
         axis.fill_between(list(line.x), list(line.low), list(line.high), color=colour, alpha=0.16, linewidth=0)
+
+
+def _label(name: str) -> str:
+    """As matplotlib wants it, which leaves out names that begin with _."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def floor_line(axis: Axes, name: str, height: float) -> None:
@@ -142,10 +150,9 @@ def legend_of(figure: Figure, lines: Sequence[Line]) -> None:
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    ordered = [label for label in dict.fromkeys(line.label for line in lines) if label in handles]
+    ordered = [label for label in dict.fromkeys(_label(line.label) for line in lines) if label in handles]
     if len(ordered) > 1 or (ordered and ordered[0]):
-        # A label that begins with _ would be left out.
-        labels = [shortened(f" {label}" if label.startswith("_") else label, 40) for label in ordered]
+        labels = [shortened(label, 40) for label in ordered]
         found = [handles[label] for label in ordered]
         figure.legend(
             found, labels, loc="outside upper left", ncols=_columns(figure, labels), frameon=False, fontsize=10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,14 +11,14 @@ from omegaconf import OmegaConf
 from dinov2_noise.curriculum.config import parse_curriculum
 from dinov2_noise.curriculum.schedules import ScheduleSettings, staged_schedules
 from dinov2_noise.errors import ConfigError
+from dinov2_noise.report.arms import arm_names, by_arm
 from dinov2_noise.report.curve_figures import Line, Panel, panels
-from dinov2_noise.report.figures import COLOURS
+from dinov2_noise.report.figures import ARM_COLOURS, NARROW_WIDTH_PX
 from dinov2_noise.report.html import Block, FigureBlock, Missing, Section, Table
 from dinov2_noise.report.runs import Entry, Run
 
-MOST_RUNS = 12
-"""Runs in one picture; more could not be told apart."""
-_SEED = re.compile(r"([-_./ ]?(seed|s)[-_]?\d+)$", re.IGNORECASE)
+MOST_ARMS = len(ARM_COLOURS)
+"""In one picture, with all their seeds; more could not be told apart."""
 
 _LOSSES = {
     "total_loss": "total loss",
@@ -55,15 +54,14 @@ def curves_section(runs: Sequence[Run]) -> Section:
     if not trained:
         command = "dinov2-noise train CONFIG --output RUN\ndinov2-noise report RUN"
         return Section("curves", "Curves", [Missing("No run with a training log is among the folders.", command)])
-    shown, blocks = trained[:MOST_RUNS], list[Block]()
-    blocks += _unfinished(shown)
-    if len(trained) > MOST_RUNS:
-        rest = ", ".join(run.name for run in trained[MOST_RUNS:])
-        blocks.append(
-            Missing(f"Only the first {MOST_RUNS} runs are drawn; not drawn: {rest}.", "dinov2-noise report …")
-        )
+    drawn = list(by_arm(trained))[:MOST_ARMS]
+    shown, rest = ([run for run in trained if (run.arm in drawn) is wanted] for wanted in (True, False))
+    blocks: list[Block] = _unfinished(shown)
+    if rest:
+        text = f"Only the first {MOST_ARMS} arms are drawn; not drawn: {arm_names(rest)}."
+        blocks.append(Missing(text, "dinov2-noise report RUN"))
     switches = switch_labels(shown)
-    blocks += _figure(_loss_panels(shown), switches, "Losses", _LOSS_CAPTION)
+    blocks += _figure(_loss_panels(shown), switches, "Losses", _LOSS_CAPTION + _seeds(shown))
     blocks += _figure(_schedule_panels(shown), switches, "Schedules", _SCHEDULE_CAPTION)
     measured = _figure(_monitor_panels(shown), switches, "Measured while training", _MONITOR_CAPTION)
     blocks += measured or [Missing(_NO_MONITOR, _MONITOR_COMMAND)]
@@ -73,12 +71,14 @@ def curves_section(runs: Sequence[Run]) -> Section:
 
 
 _LOSS_CAPTION = (
-    "As DINOv2 logs them: medians over the last 20 iterations. A dashed line is a stage switch; after a restart the "
-    "optimizer and all schedules begin anew. A term that a stage does not have is not drawn."
+    "As DINOv2 logs them: medians over the last 20 iterations. A dashed upright line is a stage switch; after a "
+    "restart the optimizer and all schedules begin anew. A term that a stage does not have is not drawn; with an "
+    "anchor the total is a sum of more terms, so that totals compare within a stage only. “Knows nothing”: the loss of "
+    "a network that gives all prototypes the same share."
 )
 _SCHEDULE_CAPTION = (
-    "Learning rate, weight decay and teacher momentum as logged; the teacher temperature as configured, it is not "
-    "logged."
+    "Learning rate, weight decay and teacher momentum as logged, medians over the last 20 iterations, which smooth "
+    "their jumps; the teacher temperature as configured, it is not logged."
 )
 _MONITOR_CAPTION = (
     "Measured on a small set every evaluation.eval_period_iterations. Solid: noisy images, dashed: clean, dotted: "
@@ -105,19 +105,15 @@ def _unfinished(runs: Sequence[Run]) -> list[Block]:
     return [Missing(text, "dinov2-noise train CONFIG --output RUN")]
 
 
-def arm_of(name: str) -> str:
-    """A run's name without its seed: ``nct-seed2`` → ``nct``."""
-    return _SEED.sub("", name) or name
+def _seeds(runs: Sequence[Run]) -> str:
+    several = any(len(own) > 1 for own in by_arm(runs).values())
+    return " Lines that look alike are the seeds of one arm." if several else ""
 
 
 def styles(runs: Sequence[Run]) -> dict[str, tuple[int, int]]:
-    """Run → (colour, line style): seeds of an arm share a colour, arms beyond the colours change the style."""
-    arms = list(dict.fromkeys(arm_of(run.name) for run in runs))
-    found = {}
-    for run in runs:
-        number = arms.index(arm_of(run.name))
-        found[run.name] = (number % len(COLOURS), number // len(COLOURS))
-    return found
+    """Run → (colour, line style): seeds of an arm share both, arms beyond the colours change the style."""
+    arms = list(by_arm(runs))
+    return {run.name: (arms.index(run.arm) % len(ARM_COLOURS), arms.index(run.arm) // len(ARM_COLOURS)) for run in runs}
 
 
 def switch_labels(runs: Iterable[Run]) -> dict[int, str]:
@@ -135,7 +131,7 @@ def _lines(runs: Sequence[Run], entries: Callable[[Run], Sequence[Entry]], key: 
         points = [(entry["iteration"], entry[key]) for entry in entries(run) if _is_number(entry.get(key))]
         if points:
             x, y = zip(*points, strict=True)
-            found.append(Line(run.name, *looks[run.name], x, y))
+            found.append(Line(run.arm, *looks[run.name], x, y))
     return found
 
 
@@ -188,7 +184,7 @@ def _temperatures(runs: Sequence[Run]) -> list[Line]:
         values = _temperature(run)
         step = max(1, len(values) // 300)
         if values:
-            found.append(Line(run.name, *looks[run.name], range(0, len(values), step), values[::step]))
+            found.append(Line(run.arm, *looks[run.name], range(0, len(values), step), values[::step]))
     return found
 
 
@@ -215,12 +211,13 @@ def _monitor_panels(runs: Sequence[Run]) -> list[Panel]:
     metrics: dict[str, list[Line]] = {}
     for key in keys:
         metric, _, images = key.partition("/")
+        images = images or "noisy"  # agreement is that of noisy images with their twins
         for run in runs:
             points = [(e["iteration"], _values(e)[key]) for e in run.monitor if _is_number(_values(e).get(key))]
             if points:
                 x, y = zip(*points, strict=True)
-                style = {"": 0, "noisy": 0, "clean": 1, "denoised": 3}.get(images, 2)
-                label = f"{run.name}, {images}" if images else run.name
+                style = {"noisy": 0, "clean": 1, "denoised": 3}.get(images, 2)
+                label = f"{run.arm}, {images}"
                 scaled = [100 * value for value in y] if metric.endswith("top1") else y
                 metrics.setdefault(metric, []).append(Line(label, looks[run.name][0], style, x, scaled))
     ordered = sorted(metrics, key=lambda metric: [*_MEASURED, metric].index(metric))
@@ -247,7 +244,8 @@ def _monitor_table(runs: Sequence[Run]) -> list[Block]:
         last = run.monitor[-1]
         values = [_values(last).get(key) for key in keys]
         rows.append([run.name, f"{last['iteration']:,}", *map(_shown, keys, values)])
-    titles = [key.replace("/", ", ").replace("_", " ") + (" (%)" if "top1" in key else "") for key in keys]
+    split = (key.partition("/") for key in keys)
+    titles = [_measured_title(metric) + (f", {images}" if images else "") for metric, _, images in split]
     return [Table(["run", "iteration", *titles], rows, "The last measurement of each run.", title="Last measurement")]
 
 
@@ -267,4 +265,6 @@ def _figure(shown: Sequence[Panel], switches: Mapping[int, str], title: str, cap
         return []
     names = ", ".join(panel.title for panel in shown)
     alt = f"{title}: {names}, over iterations, for {', '.join(dict.fromkeys(line.label for line in shown[0].lines))}."
-    return [FigureBlock(title, panels(shown, switches), caption, alt, is_chart=True)]
+    wide = panels(shown, switches)
+    narrow = panels(shown, switches, columns=1, width_px=2 * NARROW_WIDTH_PX)
+    return [FigureBlock(title, wide, caption, alt, is_chart=True, narrow=narrow)]

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dinov2_noise.data import parse_dataset_string
 from dinov2_noise.errors import DinoNoiseError
+from dinov2_noise.evaluation.runs import located
+from dinov2_noise.report.arms import arm_names, by_arm
 from dinov2_noise.report.collect import Found
 from dinov2_noise.report.html import Block, Missing, Section, Table
-from dinov2_noise.report.images import noise_of, opened, training_string
+from dinov2_noise.report.images import noise_in, noise_of, opened, training_string
 from dinov2_noise.report.results import by_metric, metric_title
 from dinov2_noise.report.runs import Run
-from dinov2_noise.report.spread import Difference, Group, Place, difference
+from dinov2_noise.report.spread import Difference, Group, Place, dataset_label, difference
 
 BASELINES = ("noisy", "dinov2", "baseline", "plain", "noisy-only")
-_PREFERRED = ("linear_top1", "knn_top1")
-_NOT_SETTINGS = ("train.output_dir", "optim.lr", "train.num_workers", "train.saveckp_freq")
+_PREFERRED = ("linear_top1", "logistic_top1", "knn_top1")
+_MOST_COMPARISONS = 4
+_NOT_SETTINGS = ("train.output_dir", "train.seed", "optim.lr", "train.num_workers", "train.saveckp_freq")
 
 
 def title_of(found: Found) -> str:
-    """Names of the runs, or of the arms that were evaluated."""
-    names = [run.name for run in found.runs] or list(dict.fromkeys(record.arm for _, record in found.records))
+    """Arms of the runs, or those that were evaluated."""
+    names = list(by_arm(found.runs)) or list(dict.fromkeys(record.arm for _, record in found.records))
     names = names or [summary.model for _, summary in found.summaries]
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return f"Report: {shown}"
@@ -42,8 +46,9 @@ def _trainings(runs: Sequence[Run]) -> str:
     lengths = {run.total_iterations for run in trained}
     many = f"{len(trained)} trainings" if len(trained) > 1 else "One training"
     length = f", {lengths.pop():,} iterations" + (" each" if len(trained) > 1 else "") if len(lengths) == 1 else ""
-    data = _data(trained[0]) if len({run.get("train.dataset_path") for run in trained}) == 1 else "several data sets"
-    return f"{many} of {networks} on {data}{length}: {', '.join(run.name for run in trained[:8])}."
+    sets = list(dict.fromkeys(str(run.get("train.dataset_path")) for run in trained))
+    data = _data(trained[0]) if len(sets) == 1 else f"{len(sets)} data sets"
+    return f"{many} of {networks} on {data}{length}: {arm_names(trained)}."
 
 
 def _data(run: Run) -> str:
@@ -57,11 +62,14 @@ def _data(run: Run) -> str:
 
 
 def comparison(groups: Mapping[Place, Sequence[Group]]) -> str:
-    """The best arm against the baseline, or against the second best, where most arms were measured."""
+    """The best arm against the baseline, or against the second best, where most arms were measured; a sentence for each
+    set of images.
+    """
     chosen = _most_compared(groups)
-    if chosen is None:
-        return _single(groups)
-    place, arms = chosen
+    return " ".join(_compared(place, arms) for place, arms in chosen) if chosen else _single(groups)
+
+
+def _compared(place: Place, arms: Sequence[Group]) -> str:
     first = arms[0]
     named = [group for group in arms if group.arm.lower() in BASELINES and group is not first]
     other = named[0] if named else arms[1]
@@ -72,7 +80,8 @@ def comparison(groups: Mapping[Place, Sequence[Group]]) -> str:
     )
 
 
-def _most_compared(groups: Mapping[Place, Sequence[Group]]) -> tuple[Place, list[Group]] | None:
+def _most_compared(groups: Mapping[Place, Sequence[Group]]) -> list[tuple[Place, list[Group]]]:
+    """Of the metric that was measured of most arms, all places with as many; arms in order of their mean."""
     candidates = []
     for place, own in groups.items():
         arms = sorted((group for group in own if not group.is_floor), key=lambda group: -group.mean)
@@ -80,9 +89,10 @@ def _most_compared(groups: Mapping[Place, Sequence[Group]]) -> tuple[Place, list
             rank = _PREFERRED.index(place.metric) if place.metric in _PREFERRED else len(_PREFERRED)
             candidates.append(((len(arms), -rank, "clean" not in place.shown), place, arms))
     if not candidates:
-        return None
-    _, place, arms = max(candidates, key=lambda candidate: candidate[0])
-    return place, arms
+        return []
+    best, first, _ = max(candidates, key=lambda candidate: candidate[0])
+    found = [(place, arms) for key, place, arms in candidates if key == best and place.metric == first.metric]
+    return found[:_MOST_COMPARISONS]
 
 
 def _single(groups: Mapping[Place, Sequence[Group]]) -> str:
@@ -128,7 +138,8 @@ def facts_of(found: Found) -> dict[str, str]:
         facts["Seeds"] = _each(trained, "train.seed")
         facts["Precision"] = ", ".join(dict.fromkeys(filter(None, (r.described.get("precision") for r in trained))))
         memory = [run.max_memory_mib for run in trained if run.max_memory_mib]
-        facts["Device"] = f"GPU, at most {max(memory):,} MiB" if memory else ""
+        kinds = ", ".join(dict.fromkeys(filter(None, (run.device for run in trained))))
+        facts["Device"] = f"{kinds}, at most {max(memory):,} MiB" if memory else kinds
     versions: dict[str, list[str]] = {}
     for _, record in found.records:
         for name, version in record.versions.items():
@@ -161,11 +172,37 @@ def runs_section(runs: Sequence[Run]) -> Section:
     if not runs:
         text = "No training run is among the folders: only what was evaluated is shown."
         return Section("runs", "Runs", [Missing(text, "dinov2-noise report RUN")])
-    rows = [[run.name, run.state, _stages(run), _iterations(run), str(run.get("train.seed", "–"))] for run in runs]
-    caption = "Stages in order, with the view of the images. A restart begins optimizer and schedules anew."
-    blocks: list[Block] = [Table(["run", "state", "stages", "iterations", "seed"], rows, caption)]
+    rows = [_row(arm, own) for arm, own in by_arm(runs).items()]
+    caption = (
+        "Stages in order, with the view of the images and iterations. A restart begins optimizer and schedules anew."
+    )
+    blocks: list[Block] = [Table(["run", "images", "stages", "iterations", "seed", "state"], rows, caption)]
     blocks += _settings(runs)
     return Section("runs", "Runs", blocks)
+
+
+def _row(arm: str, own: Sequence[Run]) -> list[str]:
+    """Of all seeds of an arm."""
+    run = own[0]
+    seeds = ", ".join(str(one.get("train.seed", "–")) for one in own)
+    states = {one.name: one.state for one in own if not one.is_finished}
+    state = "; ".join(f"{name}: {text}" for name, text in states.items()) if len(own) > 1 and states else run.state
+    return [arm, _images(run), _stages(run), _iterations(run), seeds, state]
+
+
+def _images(run: Run) -> str:
+    """The training set in few words, and where its denoised twins are."""
+    text = run.get("train.dataset_path")
+    if run.is_untrained or not isinstance(text, str):
+        return "–"
+    try:
+        spec = parse_dataset_string(located(text, run.folder))
+    except DinoNoiseError:
+        return text
+    label = dataset_label(text)
+    noise = noise_in(spec)
+    label += f" ({noise})" if noise and noise not in label else ""
+    return label + (f"; twins: {spec.denoised.name}" if spec.denoised is not None else "")
 
 
 def _iterations(run: Run) -> str:
@@ -175,19 +212,21 @@ def _iterations(run: Run) -> str:
 def _stages(run: Run) -> str:
     if run.is_untrained:
         return "–"
+    has_twins = "denoised=" in str(run.get("train.dataset_path"))
     parts = []
     for stage in run.stages:
-        view = "" if stage.view == stage.name else f" ({stage.view})"
+        view = "" if stage.view == stage.name or not has_twins else f" ({stage.view})"
         parts.append(f"{stage.name}{view}{' with anchor' if stage.anchored else ''}, {stage.count:,}")
     return " → ".join(parts) or "–"
 
 
 def _settings(runs: Sequence[Run]) -> list[Block]:
-    """Keys whose value differs from DINOv2's default in any run; a key it does not know is named too."""
+    """Keys whose value differs from DINOv2's default in any arm; a key it does not know is named too."""
+    arms = {arm: own[0] for arm, own in by_arm(runs).items() if own[0].config}
     try:
         from dinov2_noise.upstream.defaults import ABSENT, differences
 
-        found = {run.name: differences(run.config_file) for run in runs if run.config}
+        found = {arm: differences(run.config_file) for arm, run in arms.items()}
     except (DinoNoiseError, ImportError) as cause:
         text = f"Settings cannot be compared with DINOv2's default: {cause}"
         return [Missing(text, "pip install dinov2-noise; see docs/install.md")]
@@ -200,8 +239,11 @@ def _settings(runs: Sequence[Run]) -> list[Block]:
         values = [own[key][1] if key in own else default for own in found.values()]
         rows.append([key, default, *(values if len(set(values)) > 1 else [values[0]] + ["″"] * (len(values) - 1))])
     unknown = [row[0] for row in rows if row[1] == ABSENT]
-    caption = "Values as config.yaml has them; ″: as in the first run. Sections of dinov2-noise are not listed."
+    caption = (
+        "Values as config.yaml has them; ″: as in the first run. Not listed: sections of dinov2-noise, the seed, the "
+        "learning rate computed from base_lr, and what changes no result (output folder, workers, checkpoints)."
+    )
     if unknown:
         caption += f" DINOv2 does not know {', '.join(unknown)}: from another version."
-    title = f"All {len(rows)} settings that differ from DINOv2's default"
+    title = f"{len(rows)} settings that differ from DINOv2's default"
     return [Table(["setting", "DINOv2", *found], rows, caption, title=title, folded=True)]

@@ -14,6 +14,7 @@ from PIL import Image
 from dinov2_noise.denoise.device import choose_device
 from dinov2_noise.errors import DinoNoiseError
 from dinov2_noise.evaluation.runs import open_run
+from dinov2_noise.report.arms import by_arm
 from dinov2_noise.report.feature_figures import Neighbour, map_sheet, neighbour_sheet
 from dinov2_noise.report.html import Block, FigureBlock, Missing, Section
 from dinov2_noise.report.images import Choice, Images, open_images
@@ -44,13 +45,14 @@ class Settings:
 
 
 def feature_sections(runs: Sequence[Run], settings: Settings, tell: Callable[[str], None]) -> list[Section]:
-    """Both sections, of at most `MOST_RUNS` runs, the random network last; each network is loaded once.
+    """Both sections, of at most `MOST_RUNS` arms, the first run of each, the random network last; each is loaded once.
 
     ``tell``: is given a line on what is being done, as it takes time.
     """
     maps: list[Block] = []
     neighbours: list[Block] = []
-    able = sorted((run for run in runs if any(run.folder.glob("eval/*"))), key=lambda run: run.is_untrained)
+    arms = by_arm([run for run in runs if any(run.folder.glob("eval/*"))])
+    able = sorted((own[0] for own in arms.values()), key=lambda run: run.is_untrained)
     for run in able[:MOST_RUNS]:
         tell(f"features of {run.name}")
         try:
@@ -66,7 +68,7 @@ def feature_sections(runs: Sequence[Run], settings: Settings, tell: Callable[[st
         neighbours.append(Missing(text, "dinov2-noise train CONFIG --output RUN"))
     elif len(able) > MOST_RUNS:
         rest = ", ".join(run.name for run in able[MOST_RUNS:])
-        note = Missing(f"{MOST_RUNS} runs are shown; not shown: {rest}.", "dinov2-noise report RUN")
+        note = Missing(f"{MOST_RUNS} arms are shown; not shown: {rest}.", "dinov2-noise report RUN")
         maps.append(note)
         neighbours.append(note)
     return [
@@ -149,7 +151,7 @@ class Extractor:
 def _maps(run: Run, images: Images, extractor: Extractor, settings: Settings) -> Block:
     chosen = images.spread(settings.n_maps)
     originals = [images.original(index) for index in chosen]
-    forms: dict[str, list[Image.Image]] = {"noisy": [images.noisy(index) for index in chosen]}
+    forms: dict[str, list[Image.Image]] = {images.form: [images.noisy(index) for index in chosen]}
     if all(originals):
         name = originals[0][0] if originals[0] else ""
         forms = {name: [pair[1] for pair in originals if pair is not None]} | forms
@@ -163,7 +165,8 @@ def _maps(run: Run, images: Images, extractor: Extractor, settings: Settings) ->
     caption = (
         f"The first three principal components of the teacher's patch tokens as red, green and blue, fitted on all "
         f"shown images together: a colour means the same in all of them, in {' and '.join(forms)} alike. "
-        f"{images.label}, {images.noise_label}. Between networks colours cannot be compared."
+        f"{_capital(images.label)}, {images.noise_label}. Between networks colours cannot be compared."
+        f"{_meant_for(run, images)}"
     )
     if len(forms) == 1:
         caption += " Clean images are not known: name their folder with --clean."
@@ -187,10 +190,22 @@ def _neighbours(run: Run, images: Images, extractor: Extractor, settings: Settin
     right = [other.is_right for _, others in rows for other in others if other.is_right is not None]
     marks = f" ✓ same class, ✗ another: {sum(right)} of {len(right)} are right." if right else " Classes are not known."
     caption = (
-        f"Left the query, right its {count} nearest among {len(candidates):,} {images.label}, all noisy "
-        f"({images.noise_label}), by the cosine of the teacher's class tokens.{marks} A few queries are no measurement."
+        f"Left the query, right its {count} nearest among {len(candidates):,} {images.label}, all "
+        f"{images.form} ({images.noise_label}), by the cosine of the teacher's class tokens.{marks} A few queries "
+        f"are no measurement.{_meant_for(run, images)}"
     )
-    return FigureBlock(run.name, png, caption, f"Nearest neighbours of noisy queries by {run.name}.")
+    return FigureBlock(run.name, png, caption, f"Nearest neighbours of {images.form} queries by {run.name}.")
+
+
+def _meant_for(run: Run, images: Images) -> str:
+    """A remark where the network is shown images of a kind it was not trained on."""
+    if images.form == "noisy" and run.stages and all(stage.view == "denoised" for stage in run.stages):
+        return " This network has seen denoised images only: it is meant to stand behind the denoiser."
+    return ""
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _neighbour(images: Images, query: int, other: int, cosine: float) -> Neighbour:

@@ -32,7 +32,9 @@ DPI = 200
 
 INK, FAINT = "#1f2328", "#6b7280"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "D", "^", "v", "P")
+ARM_COLOURS = (*COLOURS, INK, "#8f959e")
+"""Of curves, where more are needed than hues can be told apart."""
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 LINE_STYLES = ("-", "--", "-.", ":")
 METRIC_LABELS = {"knn_top1": "k-NN", "linear_top1": "linear probe"}
 
@@ -199,10 +201,10 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: kept - kept // 3]}…{name[len(name) - kept // 3 :]}"
 
 
-def as_webp(png: bytes) -> bytes:
+def as_webp(png: bytes, quality: int = 80) -> bytes:
     """A sheet of photographs in a tenth of the bytes; noise hardly compresses without loss."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, "WEBP", quality=80, method=4)
+    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, "WEBP", quality=quality, method=4)
     return buffer.getvalue()
 
 

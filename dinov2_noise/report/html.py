@@ -20,7 +20,7 @@ from dinov2_noise.files import atomic_path
 TEMPLATE = "report.html.jinja"
 STYLESHEET = "report.css"
 
-_NUMBER = re.compile(r"[-+−±]?\d[\d.,]*\s*(%|dB|s|min|h|d|MiB|GiB|[GTPE]FLOPs)?(\s*(±|\[|\().*)?|[-–—∞]|")
+_NUMBER = re.compile(r"[-+−±]?\d[\d.,]*\s*(%|dB|s|min|h|d|MiB|GiB|[GTPE]FLOPs)?(\s*(±|\[|\(|to [-+−\d]).*)?|[-–—∞]|")
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from dinov2_noise.data import PairedImages, make, parse_dataset_string
 from dinov2_noise.data.pairs import find_stem, stem_of
-from dinov2_noise.data.strings import DATASETS
+from dinov2_noise.data.strings import DATASETS, DatasetSpec
 from dinov2_noise.decoding import load_rgb
 from dinov2_noise.errors import DatasetStringError, DinoNoiseError, MissingFolderError
+from dinov2_noise.evaluation.runs import located
 from dinov2_noise.files import MANIFEST_NAME, read_manifest
 from dinov2_noise.noise import noisy_uint8, parse
 from dinov2_noise.report.runs import Run
 
-_FOLDER_KEYS = ("root", "denoised", "extra", "list")
 USUAL_NOISE = "gauss100"
 
 
@@ -59,6 +60,14 @@ class Images:
 
     def name(self, index: int) -> str:
         return self.dataset.relative_path(index)
+
+    @property
+    def form(self) -> str:
+        """What `noisy` gives: ``noisy``, ``denoised`` where the files are so, or ``as stored`` where nothing tells."""
+        if self.noise is not None or self.dataset.spec.noise is not None:
+            return "noisy"
+        stored = _stored(self.dataset.spec.root)
+        return "denoised" if stored.is_denoised else ("noisy" if stored.noise else "as stored")
 
     def noisy(self, index: int) -> Image.Image:
         """As the run sees it, or with the noise that was asked for."""
@@ -108,37 +117,44 @@ class Images:
     @property
     def noise_label(self) -> str:
         """The name of the noise, where it is known."""
-        return self.noise or noise_of(self.dataset) or "noisy"
+        return self.noise or noise_of(self.dataset) or "of unknown noise"
 
 
 def noise_of(dataset: PairedImages) -> str | None:
     """The noise that a dataset adds, or that its folder was made with."""
-    if dataset.spec.noise is not None:
-        return dataset.spec.noise.name
-    name = _parameters(dataset.spec.root).get("noise")
-    return name if isinstance(name, str) else None
+    return noise_in(dataset.spec)
 
 
-def _parameters(root: Path) -> dict[str, Any]:
-    if not (root / MANIFEST_NAME).is_file():
-        return {}
+def noise_in(spec: DatasetSpec) -> str | None:
+    """The same of a parsed dataset string, whether or not its images are there."""
+    return spec.noise.name if spec.noise is not None else _stored(spec.root).noise
+
+
+class _Stored(NamedTuple):
+    """What a folder's manifest tells: the noise in its files, their originals, and whether it was taken out again."""
+
+    noise: str | None = None
+    clean: Path | None = None
+    is_denoised: bool = False
+
+
+def _stored(root: Path) -> _Stored:
     try:
-        found = read_manifest(root).get("parameters", {})
+        parameters = read_manifest(root).get("parameters") if (root / MANIFEST_NAME).is_file() else None
     except DinoNoiseError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        parameters = None
+    if not isinstance(parameters, Mapping):
+        return _Stored()
+    made = parameters.get("source_parameters")
+    if isinstance(made, Mapping) and isinstance(made.get("noise"), str):
+        return _Stored(f"{made['noise']}-denoised", _folder_of(made), is_denoised=True)
+    noise = parameters.get("noise")
+    return _Stored(noise, _folder_of(parameters)) if isinstance(noise, str) else _Stored()
 
 
-def located(dataset: str, run_folder: Path) -> str:
-    """The dataset string with relative paths that lead nowhere from here looked for in the folders above the run."""
-    parts = dataset.split(":")
-    for number, part in enumerate(parts):
-        key, equals, value = part.partition("=")
-        if equals and key in _FOLDER_KEYS and not Path(value).is_absolute() and not Path(value).exists():
-            above = (parent / value for parent in run_folder.resolve().parents)
-            found = next((path for path in above if path.exists()), None)
-            parts[number] = part if found is None else f"{key}={found}"
-    return ":".join(parts)
+def _folder_of(parameters: Mapping[str, Any]) -> Path | None:
+    source = parameters.get("source")
+    return Path(source) if isinstance(source, str) and Path(source).is_dir() else None
 
 
 def training_string(run: Run) -> str:
@@ -238,8 +254,7 @@ def _clean_root(dataset: PairedImages, given: Path | None) -> Path | None:
         return given
     if dataset.spec.noise is not None:
         return dataset.spec.root
-    source = _parameters(dataset.spec.root).get("source") if noise_of(dataset) else None
-    return Path(source) if isinstance(source, str) and Path(source).is_dir() else None
+    return _stored(dataset.spec.root).clean
 
 
 def without_noise(text: str) -> str:

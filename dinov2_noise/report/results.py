@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 
 from dinov2_noise.report.figures import NARROW_WIDTH_PX, SHOWN_WIDTH_PX
@@ -12,8 +12,14 @@ from dinov2_noise.report.html import Block, Cell, FigureBlock, Missing, Section,
 from dinov2_noise.report.result_figures import spread_chart
 from dinov2_noise.report.spread import Group, Place, best
 
-METRICS = {"knn_top1": "k-NN top-1", "linear_top1": "Linear probe top-1"}
+METRICS = {
+    "knn_top1": "k-NN top-1",
+    "linear_top1": "Linear probe top-1",
+    "logistic_top1": "Logistic regression top-1",
+}
 _KNN = re.compile(r"knn(\d+)_top1")
+_FURTHER = ("_top5", "_macro_f1", "_balanced_accuracy")
+"""Ends of metrics that stand folded below the top-1 accuracy of the same probe."""
 _MOST_ROWS = 26  # of a chart
 COMMAND = (
     "dinov2-noise evaluate linear --help\ndinov2-noise evaluate knn --help\n"
@@ -32,13 +38,27 @@ def metric_title(metric: str) -> str:
     neighbours = _KNN.fullmatch(metric)
     if neighbours:
         return f"{neighbours[1]}-NN top-1"
-    return METRICS.get(metric, metric.replace("_", " "))
+    known = METRICS.get(metric)
+    if known is not None:
+        return known
+    text = metric.replace("_", " ")
+    for plain, usual in (("top1", "top-1"), ("top5", "top-5"), ("macro f1", "macro F1")):
+        text = text.replace(plain, usual)
+    return text[:1].upper() + text[1:]
+
+
+def is_further(metric: str, metrics: Collection[str]) -> bool:
+    """Whether another of ``metrics`` is the same probe's top-1 accuracy, which is what to look at first."""
+    return any(metric == f"{other.removesuffix('_top1')}{end}" for other in metrics for end in _FURTHER)
 
 
 def by_metric(groups: Mapping[Place, Sequence[Group]]) -> dict[str, dict[Place, Sequence[Group]]]:
     """Metrics in order of first appearance, known ones first."""
     found: dict[str, dict[Place, Sequence[Group]]] = {}
-    for metric in sorted({place.metric for place in groups}, key=lambda metric: (metric not in METRICS, metric)):
+    metrics = {place.metric for place in groups}
+    known = list(METRICS)
+    rank = {metric: known.index(metric) if metric in known else len(known) for metric in metrics}
+    for metric in sorted(metrics, key=lambda metric: (is_further(metric, metrics), rank[metric], metric)):
         found[metric] = {place: own for place, own in groups.items() if place.metric == metric}
     return found
 
@@ -53,9 +73,10 @@ def results_section(groups: Mapping[Place, Sequence[Group]], floors: Sequence[Fl
         title = metric_title(metric)
         shown = {place: [group for group in own if not group.is_floor] or own for place, own in places.items()}
         n_rows = sum(len(own) for own in places.values())
-        if n_rows <= _MOST_ROWS:
+        folded = is_further(metric, {place.metric for place in groups})
+        if n_rows <= _MOST_ROWS and not folded:
             blocks.append(_chart(title, shown, floor_lines(places, floors)))
-        blocks.append(_table(title, places, floors))
+        blocks.append(_table(title, places, floors, folded=folded))
     if len(groups) > 1 or any(len(own) > 1 for own in groups.values()):
         blocks.append(Text(HOW_BEST))
     return Section("results", "Results", blocks)
@@ -87,9 +108,9 @@ def floor_lines(places: Mapping[Place, Sequence[Group]], floors: Sequence[Floors
 
 
 def _recorded_floors(own: Sequence[Group]) -> dict[str, float]:
-    """Of the records' details; those of the first arm, as they are of the images, or of a network without training."""
+    """Of the records' details: the same for all arms, as they are of the images or of a network without training."""
     found: dict[str, list[float]] = {}
-    for record in own[0].records:
+    for record in (record for group in own for record in group.records):
         floors = record.details.get("floors")
         for name, value in floors.items() if isinstance(floors, Mapping) else ():
             if isinstance(value, int | float):
@@ -100,7 +121,9 @@ def _recorded_floors(own: Sequence[Group]) -> dict[str, float]:
 _FLOOR_NAMES = {"colour": "colour alone", "colours": "colour alone", "random": "random network"}
 
 
-def _table(title: str, places: Mapping[Place, Sequence[Group]], floors: Sequence[Floors]) -> Table:
+def _table(
+    title: str, places: Mapping[Place, Sequence[Group]], floors: Sequence[Floors], *, folded: bool = False
+) -> Table:
     rows: list[list[str | Cell]] = []
     headings, faint = [], []
     lines = floor_lines(places, floors)
@@ -121,7 +144,7 @@ def _table(title: str, places: Mapping[Place, Sequence[Group]], floors: Sequence
         else "One training each: there is no spread over seeds to show."
     )
     caption += " The interval is over images (Wilson, or as the record has it); more seeds do not narrow it."
-    return Table(columns, rows, caption, title=f"{title}, all numbers", groups=headings, faint=faint)
+    return Table(columns, rows, caption, title=f"{title}, all numbers", groups=headings, faint=faint, folded=folded)
 
 
 def _badge(group: Group, winner: tuple[Group, bool] | None) -> str:

@@ -24,6 +24,7 @@ Entry = Mapping[str, Any]
 _DESCRIBED = "dinov2-noise: this run"
 _ROW = re.compile(r"  (\S.{0,14}?) {2,}(\S.*)")
 _MEMORY = re.compile(r"max mem: (\d+)")
+_STEP = "] Training  ["  # how a line of upstream's on a step begins
 _GLOBAL_BATCH = re.compile(r"([\d,]+) = ")
 
 
@@ -49,7 +50,9 @@ class Run:
         training, health, monitor: lines of the three logs, by iteration.
         stages: of its curriculum; one stage for plain DINOv2, none without a config.
         problems: what could not be read, each naming its file.
-        described: the log's block on the run, label → text. max_memory_mib: on a GPU, as logged.
+        described: the log's block on the run, label → text. max_memory_mib: on a GPU, as logged. device: ``GPU`` or
+            ``CPU``, as its steps are logged; empty where there is no log.
+        arm: the name without the seed, see `with_arms`.
     """
 
     name: str
@@ -62,6 +65,8 @@ class Run:
     problems: Sequence[str] = ()
     described: Mapping[str, str] = field(default_factory=dict)
     max_memory_mib: int | None = None
+    device: str = ""
+    arm: str = ""
 
     def get(self, key: str, default: Any = None) -> Any:
         """The config's value of ``a.b.c``."""
@@ -143,11 +148,13 @@ def read_run(folder: Path, name: str) -> Run:
     problems: list[str] = []
     config = _config(folder / CONFIG, problems)
     training, health, monitor = (read_entries(folder / file, problems) for file in (TRAINING, HEALTH, MONITOR))
-    described, memory = _log(folder / "logs" / "log.txt")
+    described, memory, device = _log(folder / "logs" / "log.txt")
     stages = _stages(folder / CONFIG, config, problems)
     if not training and not _is_random(folder):
         problems.append(f"{folder / TRAINING} has no entries: the training logged nothing yet")
-    return Run(name, folder, config, training, health, monitor, stages, tuple(problems), described, memory)
+    return Run(
+        name, folder, config, training, health, monitor, stages, tuple(problems), described, memory, device, arm=name
+    )
 
 
 def _is_random(folder: Path) -> bool:
@@ -155,7 +162,7 @@ def _is_random(folder: Path) -> bool:
 
 
 def read_entries(path: Path, problems: list[str]) -> list[Entry]:
-    """Lines of a log by iteration; a resumed run's later line replaces the earlier one.
+    """Lines of a log by iteration; where a resumed or restarted run goes back, all it had got beyond that place goes.
 
     A damaged line is passed over and named in ``problems``, but not a last one without its end: it is being written.
     """
@@ -172,13 +179,15 @@ def read_entries(path: Path, problems: list[str]) -> list[Entry]:
     for number, line in enumerate(lines, start=1):
         entry = _entry(line)
         if entry is not None:
-            found[int(entry["iteration"])] = entry
+            if found and entry["iteration"] <= next(reversed(found)):
+                found = {iteration: kept for iteration, kept in found.items() if iteration < entry["iteration"]}
+            found[entry["iteration"]] = entry
         elif line.strip() and number < len(lines):
             bad.append(number)
     if bad:
         which = f"line {bad[0]}" if len(bad) == 1 else f"lines {', '.join(map(str, bad[:4]))}{' …' * (len(bad) > 4)}"
         problems.append(f"{path} {which}: not an entry with an iteration, left out")
-    return [found[iteration] for iteration in sorted(found)]
+    return list(found.values())
 
 
 def _entry(line: str) -> Entry | None:
@@ -236,8 +245,8 @@ def _view(view: Any) -> str:
     return str(view)
 
 
-def _log(path: Path) -> tuple[Mapping[str, str], int | None]:
-    """The block on the run, and the most GPU memory in MiB, of the log's last megabytes and first ones."""
+def _log(path: Path) -> tuple[Mapping[str, str], int | None, str]:
+    """The block on the run, the most GPU memory in MiB, and the device, of the log's last megabyte and first one."""
     try:
         with path.open("rb") as stream:
             head = stream.read(2**20)
@@ -245,7 +254,7 @@ def _log(path: Path) -> tuple[Mapping[str, str], int | None]:
             stream.seek(max(0, end - 2**20))
             tail = stream.read()
     except OSError:
-        return {}, None
+        return {}, None, ""
     text = head.decode("utf-8", "replace")
     described: dict[str, str] = {}
     if _DESCRIBED in text:
@@ -255,5 +264,7 @@ def _log(path: Path) -> tuple[Mapping[str, str], int | None]:
                 described[row[1]] = row[2]
             elif not line.startswith("  "):
                 break
-    memory = [int(found) for found in _MEMORY.findall(tail.decode("utf-8", "replace"))]
-    return described, max(memory, default=None)
+    steps = tail.decode("utf-8", "replace")
+    memory = [int(found) for found in _MEMORY.findall(steps)]  # logged wherever there is a GPU
+    device = "GPU" if memory else ("CPU" if _STEP in steps else "")
+    return described, max(memory, default=None), device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -15,12 +15,13 @@ from dinov2_noise.errors import DinoNoiseError
 from dinov2_noise.evaluation.corruption_cells import CLEAN
 from dinov2_noise.evaluation.corruption_summary import Summary
 from dinov2_noise.evaluation.records import Record
+from dinov2_noise.evaluation.runs import located
 from dinov2_noise.evaluation.snr import snr_of_dataset
 from dinov2_noise.report.curve_figures import Line, Panel, sweep
-from dinov2_noise.report.figures import COLOURS, NARROW_WIDTH_PX
+from dinov2_noise.report.figures import ARM_COLOURS, NARROW_WIDTH_PX
 from dinov2_noise.report.html import Block, FigureBlock, Missing, Section
-from dinov2_noise.report.images import located, opened, without_noise
-from dinov2_noise.report.results import metric_title
+from dinov2_noise.report.images import opened, without_noise
+from dinov2_noise.report.results import is_further, metric_title
 
 SNR_IMAGES = 64
 """Images that a noise's signal-to-noise ratio is computed on."""
@@ -51,26 +52,47 @@ def points_of(
 ) -> list[Point]:
     """All that is known by noise: records with ``snr_db`` in their details, and noise cells of corruption benchmarks.
 
-    A noise whose ratio cannot be computed, because its images are not there, has NaN.
+    A noise whose ratio is not known, because its images are not there, has NaN.
     """
     found = []
+    metrics = {record.metric for _, record in records}
     for _, record in records:
-        if "snr_db" in record.details:
+        if "snr_db" in record.details and not is_further(record.metric, metrics):
             ratio = record.details["snr_db"]
             noise = str(record.details.get("noise", CLEAN if ratio is None else f"{ratio:.1f} dB"))
-            found.append(_point(record, noise, None if ratio is None else float(ratio)))
+            found.append(_point(record, noise, None if noise == CLEAN else _or_nan(ratio)))
     for folder, summary in summaries:
         for cell in [name for name in (CLEAN, *summary.noises) if name in summary.cells]:
             clean = located(without_noise(summary.cells[cell].dataset), folder)
             ratio = None if cell == CLEAN else _or_nan(snr(clean, cell))
             found += [_point(summary.record(cell, kind), cell, ratio) for kind in summary.kinds]
-    return found
+    return _filled(found)
+
+
+def _filled(points: Sequence[Point]) -> list[Point]:
+    """With the ratio of the same noise elsewhere where that of a point is not known."""
+    known: dict[str, list[float]] = {}
+    for point in points:
+        if point.snr_db is not None and math.isfinite(point.snr_db):
+            known.setdefault(point.noise, []).append(point.snr_db)
+    return [
+        replace(point, snr_db=fmean(known[point.noise]))
+        if point.snr_db is not None and math.isnan(point.snr_db) and point.noise in known
+        else point
+        for point in points
+    ]
 
 
 def _point(record: Record, noise: str, ratio: float | None) -> Point:
+    """Denoised images stand at the ratio of the noisy ones, on a line of their own."""
     metric = _measured(record, noise)
     ratio = None if ratio is not None and math.isinf(ratio) else ratio
-    return Point(record.arm, metric, record.seed, noise, ratio, record.value, record.standard_error)
+    plain = noise.removesuffix(_DENOISED)
+    arm = record.arm if plain == noise else f"{record.arm} (on denoised images)"
+    return Point(arm, metric, record.seed, plain, ratio, record.value, record.standard_error)
+
+
+_DENOISED = "-denoised"  # see evaluation.stored_noise
 
 
 def _measured(record: Record, noise: str) -> str:
@@ -82,7 +104,7 @@ def _measured(record: Record, noise: str) -> str:
 
 
 def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)
 
 
 def cached_snr() -> Snr:
@@ -130,7 +152,8 @@ def _caption(*, is_nominal: bool) -> str:
         return band + "The images are not at hand, so that noises stand in order of their names, not at their ratio."
     return band + (
         "The ratio is 10 log10(E[x²] / E[(y − x)²]) of clean images x and noisy ones y, after clipping; the mean over "
-        "images. Clean images stand at the right end, apart from the scale."
+        "images. Denoised images stand at the ratio of the noisy ones. Clean images stand at the right end, apart from "
+        "the scale. Where arms were trained on the noise they are shown at, each point of a line is another training."
     )
 
 
@@ -172,7 +195,7 @@ def _strength(noise: str) -> tuple[str, float]:
 
 
 def _tick(noise: str, place: float, *, is_nominal: bool) -> str:
-    return noise if is_nominal or noise == CLEAN else f"{place:.1f}\n{noise}"
+    return noise if is_nominal or noise == CLEAN else f"{place:.1f}\n{noise}".replace("-", "−", 1 if place < 0 else 0)
 
 
 def _lines(points: Sequence[Point], arms: Sequence[str], places: Mapping[str, float]) -> list[Line]:
@@ -189,7 +212,7 @@ def _lines(points: Sequence[Point], arms: Sequence[str], places: Mapping[str, fl
             "high": [100 * (mean + spread) for mean, spread in zip(means, spreads, strict=True)],
         }
         y = [100 * mean for mean in means]
-        found.append(Line(arm, number % len(COLOURS), number // len(COLOURS), x, y, **band))
+        found.append(Line(arm, number % len(ARM_COLOURS), number // len(ARM_COLOURS), x, y, **band))
     return found
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from report_files import STAGES, config, entry, record, summary, write_lines, write_records, write_run
 
 from dinov2_noise.errors import MissingFolderError
+from dinov2_noise.report.arms import arm_names
 from dinov2_noise.report.collect import collect
 from dinov2_noise.report.runs import StageSpan, read_run
 
@@ -57,6 +58,9 @@ def test_stages_state_and_described_run(tmp_path: Path) -> None:
     assert (run.total_iterations, run.last_iteration, run.state) == (50, 49, "finished")
     assert run.switches == [(30, "noisy")]
     assert (run.images_per_step, run.described["precision"], run.max_memory_mib) == (8, "fp16", 812)
+    assert run.device == "GPU"
+    (folder / "logs" / "log.txt").write_text("I x helpers.py:115] Training  [ 0/50]  eta: 0:00:37  lr: 0.0004\n")
+    assert read_run(folder, "nct").device == "CPU"
     assert not run.problems
 
 
@@ -77,6 +81,29 @@ def test_a_resumed_line_replaces_and_a_damaged_one_is_named(tmp_path: Path) -> N
     assert [line["iteration"] for line in run.training] == [0, 10, 30]
     assert run.training[1]["total_loss"] == 5.0
     assert list(run.problems) == [f"{path} line 4: not an entry with an iteration, left out"]
+
+
+def test_a_run_begun_anew_in_its_folder_forgets_what_was_beyond(tmp_path: Path) -> None:
+    longer = [entry(iteration, total_loss=1.0) for iteration in (0, 10, 20, 30, 40, 49)]
+    run = read_run(write_run(tmp_path / "nct", entries=[*longer, entry(0), entry(10), entry(20)]), "nct")
+    assert [(line["iteration"], line["total_loss"]) for line in run.training] == [(0, 9.0), (10, 8.0), (20, 7.0)]
+    assert run.state == "unfinished: 21 of 50 iterations"
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_arm(tmp_path: Path) -> None:
+    for seed in (0, 1, 10):
+        write_run(tmp_path / f"gauss100-nct-{seed}", config(seed=seed))
+    for seed in (0, 1):  # another length each: no seeds of one arm
+        write_run(tmp_path / f"nc-{seed}", config(seed=seed, stages=STAGES[: 1 + seed]))
+        write_run(tmp_path / f"seed{seed}" / "noisy", config(seed=seed))
+    write_run(tmp_path / "alone-0", config(seed=0))
+    runs = collect([tmp_path]).runs
+    assert {run.name: run.arm for run in runs} == {
+        **{f"gauss100-nct-{seed}": "gauss100-nct" for seed in (0, 1, 10)},
+        **{f"seed{seed}/noisy": "noisy" for seed in (0, 1)},
+        **{name: name for name in ("nc-0", "nc-1", "alone-0")},
+    }
+    assert arm_names(runs, 2) == "alone-0, gauss100-nct (3 runs) and 3 more"
 
 
 def test_a_run_of_another_version_is_shown_as_far_as_it_is_known(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from report_files import entry, record, summary, write_monitor, write_records, w
 from typer.testing import CliRunner, Result
 
 from dinov2_noise.cli import app
-from dinov2_noise.errors import CheckpointError, ConfigError, MissingFolderError
+from dinov2_noise.errors import CheckpointError, ConfigError, MissingFolderError, WriteError
 
 _REFERENCE = re.compile(r"""(?:src|srcset|href|action|data)\s*=\s*["'](?!data:|#)|url\(|@import|<script|<link""")
 
@@ -89,6 +89,11 @@ def test_nothing_to_show_and_options_without_effect_are_errors(tmp_path: Path) -
     assert isinstance(_report(tmp_path, "--noise", "gauss50").exception, ConfigError)
     assert isinstance(_report(tmp_path, "--candidates", "1").exception, ConfigError)
     assert isinstance(_report(tmp_path, "--output", tmp_path).exception, ConfigError)
+    locked = _report(tmp_path, "--output", "/proc/new/page.html").exception  # also root may not write there
+    assert isinstance(locked, WriteError)
+    assert "cannot write /proc/new/page.html" in str(locked)
+    (tmp_path / "file").write_text("")
+    assert "file is a file" in str(_report(tmp_path, "--output", tmp_path / "file" / "page.html").exception)
     for option in (("--images", tmp_path / "gone"), ("--clean", tmp_path / "gone")):
         asked = CliRunner().invoke(app, ["report", str(tmp_path), *map(str, option)])
         assert isinstance(asked.exception, MissingFolderError)

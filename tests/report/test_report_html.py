@@ -140,8 +140,9 @@ def test_page_is_semantic_and_adapts(html: str) -> None:
 
 
 def test_columns_of_numbers_are_set_flush_right() -> None:
-    rows = [["NC", "32.0 [28.1, 36.2]", "1.5 s", "12.3 dB", "NC", "–"], ["NCT", "100", "∞", "-3", "3 of 4", "7.1 %"]]
-    assert Table(list("abcdef"), rows, "").numeric() == [False, True, True, True, False, True]
+    rows = [["NC", "32.0 [28.1, 36.2]", "1.5 s", "12.3 dB", "NC", "–", "–"]]
+    rows += [["NCT", "100", "∞", "-3", "3 of 4", "7.1 %", "45.6 to 54.3"]]
+    assert Table(list("abcdefg"), rows, "").numeric() == [False, True, True, True, False, True, True]
 
 
 def test_wrong_input_is_refused() -> None:

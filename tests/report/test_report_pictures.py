@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,14 @@ from helpers import SmallSet
 from PIL import Image
 from report_files import config, write_run
 
+from dinov2_noise.curriculum.sampler import CurriculumSampler
 from dinov2_noise.errors import MissingFolderError
+from dinov2_noise.evaluation.runs import located
+from dinov2_noise.files import MANIFEST_NAME, read_manifest, write_json
 from dinov2_noise.report import features, seen
 from dinov2_noise.report.features import Extractor, Settings, feature_sections
 from dinov2_noise.report.html import FigureBlock, Missing
-from dinov2_noise.report.images import Choice, located, open_images, training_string, validation_string
+from dinov2_noise.report.images import Choice, open_images, training_string, validation_string
 from dinov2_noise.report.runs import Run, read_run
 
 SETTINGS = Settings(n_maps=2, n_queries=2, n_neighbours=3, n_candidates=6)
@@ -63,6 +68,24 @@ def test_clean_images_come_from_the_manifest_the_noise_or_the_user(tmp_path: Pat
     assert (folder.noise_label, folder.has_labels, len(folder)) == ("gauss100", True, 10)
     with pytest.raises(MissingFolderError, match="--clean"):
         open_images(_run(tmp_path / "x", small_set.pair()), Choice(clean=tmp_path / "nowhere"))
+
+
+def test_what_the_files_hold_is_told_from_their_manifest(tmp_path: Path, small_set: SmallSet) -> None:
+    denoised = tmp_path / "set"
+    shutil.copytree(small_set.denoised, denoised)
+    noisy = read_manifest(small_set.noisy)["parameters"]
+    parameters = {"source": str(small_set.noisy), "source_parameters": noisy}
+    write_json(denoised / MANIFEST_NAME, {"command": "denoise apply", "parameters": parameters, "complete": True})
+    shutil.copytree(Path(f"{small_set.denoised}-extra"), tmp_path / "set-extra")
+    strings = {
+        "noisy": small_set.pair(),
+        "denoised": f"ImageNet:split=TRAIN:root={denoised}",
+        "as stored": f"ImageNet:split=TRAIN:root={small_set.clean}",
+    }
+    found = {form: open_images(_run(tmp_path / form, text), Choice()) for form, text in strings.items()}
+    assert {form: images.form for form, images in found.items()} == {form: form for form in strings}
+    assert (found["denoised"].noise_label, found["denoised"].clean_root) == ("gauss100-denoised", small_set.clean)
+    assert found["as stored"].noise_label == "of unknown noise"
 
 
 def _source(small_set: SmallSet, images: Any, index: int) -> Path:
@@ -123,6 +146,22 @@ def _pixel() -> bytes:
     return buffer.getvalue()
 
 
+def _check_the_crops(run: Run, small_set: SmallSet, folder: Path) -> None:
+    """Those that a sampler of two processes, run from the beginning, hands to the first of them in the second stage."""
+    from dinov2_noise.upstream.preview import Preview
+
+    preview = Preview(run.config_file)
+    sampler = CurriculumSampler(len(preview.dataset), 4, preview.curriculum, seed=0, rank=0, world_size=2)
+    expected = [draw for draw in islice(sampler, 4 * 31) if draw.iteration == 30][:3]
+    assert preview.first_draws(1, 3, world_size=2) == expected
+    assert [draw.number for draw in expected] == [240, 241, 242]
+    log = folder / "nct" / "logs" / "log.txt"
+    log.parent.mkdir()
+    log.write_text("I x] dinov2-noise: this run\n  training set     1,234 images\n")
+    (sheet,) = seen.seen_section([read_run(folder / "nct", "nct")]).blocks
+    assert f"the run had 1,234 images, there are {len(preview.dataset)} now" in sheet.caption  # type: ignore[union-attr]
+
+
 @pytest.mark.upstream
 def test_a_run_with_weights_shows_crops_maps_and_neighbours(tmp_path: Path, small_set: SmallSet) -> None:
     from dinov2_noise.upstream.backbone import build_backbone
@@ -131,6 +170,8 @@ def test_a_run_with_weights_shows_crops_maps_and_neighbours(tmp_path: Path, smal
     (sheet,) = seen.seen_section([run]).blocks
     assert isinstance(sheet, FigureBlock), sheet
     assert "twins" in sheet.caption
+    assert "The very crops" in sheet.caption
+    _check_the_crops(run, small_set, tmp_path)
     assert training_string(run) == small_set.pair()
     (maps, neighbours) = feature_sections([run], SETTINGS, lambda _: None)
     assert "No run has written a teacher yet" in maps.blocks[0].text  # type: ignore[union-attr]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from helpers import SmallSet
 from report_files import STAGES, config, entry, record, summary, write_run
 
 from dinov2_noise.evaluation.snr import snr_db
-from dinov2_noise.report.collect import Found
+from dinov2_noise.report.collect import Found, collect
 from dinov2_noise.report.costs import costs_section, duration, times_of
 from dinov2_noise.report.facts import comparison, facts_of, runs_section, summary_of, title_of
 from dinov2_noise.report.floor_rows import Floors, floors_of, matching
@@ -95,7 +96,7 @@ def test_facts_hold_for_all_runs_and_settings_name_unknown_keys(tmp_path: Path) 
         found, {}
     )
     table = _table(runs_section(runs).blocks)
-    assert list(table.rows[0]) == ["a", "finished", "denoised, 30 → noisy with anchor, 20", "50", "0"]
+    assert list(table.rows[0]) == ["a", "gone (train)", "denoised, 30 → noisy with anchor, 20", "50", "0", "finished"]
 
 
 @pytest.mark.upstream
@@ -163,15 +164,21 @@ def test_scores_of_models_side_by_side() -> None:
 
 def test_time_of_stages_from_logged_means(tmp_path: Path) -> None:
     lines = [entry(0, iter_time=2.0), entry(20), entry(40, iter_time=1.0, data_time=0.5)]
+    (tmp_path / "nct" / "logs").mkdir(parents=True)
+    (tmp_path / "nct" / "logs" / "log.txt").write_text("I x] Training  [40/50]  max mem: 812\n")
     run = read_run(write_run(tmp_path / "nct", config(stages=STAGES), lines), "nct")
     first, second = times_of(run)
     # 0: 2 s; 1 to 20: 0.5 s; 21 to 29 and, of the second stage, 30 to 40: 1 s
     assert (first.n_iterations, first.seconds) == (30, pytest.approx(2 + 20 * 0.5 + 9 * 1.0))
     assert first.waiting_s == pytest.approx(0.1 + 20 * 0.1 + 9 * 0.5)
     assert (second.n_iterations, second.seconds) == (11, pytest.approx(11.0))
-    rows = _cells(_table(costs_section([run]).blocks))
+    table = _table(costs_section([run]).blocks)
+    rows = _cells(table)
     assert rows[1][:6] == ["noisy", "11", "11 s", "1", "4", "50 %"]
     assert rows[2][:3] == ["in all", "41", "32 s"]
+    named = dict(zip(table.columns, map(str, table.rows[0]), strict=True))
+    assert named["GPU memory"] == "812 MiB"
+    assert re.fullmatch(r"[\d.]+ [GT]FLOPs|–", named["arithmetic"])  # – where dinov2 is not installed
     assert [duration(seconds) for seconds in (45, 95, 5000, 90_000, 200_000)] == [
         "45 s",
         "1.58 min",
@@ -179,6 +186,71 @@ def test_time_of_stages_from_logged_means(tmp_path: Path) -> None:
         "25 h",
         "2.31 d",
     ]
+
+
+def test_costs_of_an_arm_are_means_of_its_finished_runs(tmp_path: Path) -> None:
+    ends = {0: [entry(0), entry(49, iter_time=0.2)], 1: [entry(0), entry(49, iter_time=0.4)], 2: [entry(0), entry(9)]}
+    for seed, entries in ends.items():
+        write_run(tmp_path / f"nct-{seed}", config(seed=seed), entries)
+    table = _table(costs_section(collect([tmp_path]).runs).blocks)
+    titles = dict(table.groups)
+    assert titles == {0: "nct, mean of 2 runs", 3: "nct-2 (unfinished: 10 of 50 iterations)"}
+    rows = _cells(table)
+    # of 29 + 1 steps: 0.5 + 29 x 0.2 and 0.5 + 29 x 0.4
+    assert rows[0][:4] == ["denoised", "30", f"{(6.3 + 12.1) / 2:.3g} s", f"{(6.3 + 12.1) / 60:.3g}"]
+    assert rows[3][:2] == ["denoised", "10"]
+    assert "All 3 runs together" in table.caption
+
+
+def test_further_metrics_of_a_probe_are_folded_and_come_last() -> None:
+    names = ("logistic_macro_f1", "logistic_top1", "logistic_top5", "dense_macro_f1")
+    blocks = results_section(groups_of([(HERE, record("nct", 0.5, metric=name)) for name in names]), []).blocks
+    tables = [(block.title, block.folded) for block in blocks if isinstance(block, Table)]
+    assert tables == [
+        ("Logistic regression top-1, all numbers", False),
+        ("Dense macro F1, all numbers", False),
+        ("Logistic macro F1, all numbers", True),
+        ("Logistic top-5, all numbers", True),
+    ]
+    assert len([block for block in blocks if isinstance(block, FigureBlock)]) == 2
+
+
+def test_noises_are_compared_apart() -> None:
+    records = []
+    for noise, loss in (("gauss100", 0.0), ("gauss255", 0.2)):
+        for arm, value in (("nct", 0.6), ("noisy", 0.4)):
+            dataset = f"ImageNet:split=VAL:root=/data/{noise}"
+            records += [
+                (HERE, record(arm, value - loss + seed / 100, seed, dataset=dataset, details={"noise": noise}))
+                for seed in (0, 1, 2)
+            ]
+    groups = groups_of(records)
+    table = _table(results_section(groups, []).blocks)
+    assert [row[:4] for row in _cells(table)] == [
+        ["nct", "61.0", "1.0", "3"],
+        ["noisy", "41.0", "1.0", "3"],
+        ["nct", "41.0", "1.0", "3"],
+        ["noisy", "21.0", "1.0", "3"],
+    ]
+    assert list(table.groups) == [(0, "gauss100 (val)"), (2, "gauss255 (val)")]
+    assert comparison(groups).count("the difference is +20.0 points") == 2
+
+
+def test_denoised_images_stand_at_the_ratio_of_the_noisy_ones() -> None:
+    records = []
+    for noise, ratio in (("gauss100", 4.0), ("gauss100-denoised", 4.0), ("gauss255", None), ("clean", None)):
+        details = {"noise": noise, "train_noise": noise, "snr_db": ratio}
+        records.append((HERE, record("nct", 0.5, details=details)))
+    records.append((HERE, record("b", 0.5, details={"noise": "gauss255", "train_noise": "gauss255", "snr_db": -1.0})))
+    points = points_of(records, [], cached_snr())
+    found = {(point.arm, point.noise): point.snr_db for point in points}
+    assert found == {
+        ("nct", "gauss100"): 4.0,
+        ("nct (on denoised images)", "gauss100"): 4.0,
+        ("nct", "gauss255"): -1.0,  # its images are gone; not taken for clean ones
+        ("b", "gauss255"): -1.0,
+        ("nct", "clean"): None,
+    }
 
 
 def test_a_floor_of_another_name_is_not_taken() -> None:
