@@ -187,4 +187,7 @@ def _saver(request: DenseRequest, folder: Path) -> Save:
 def _show(evaluation: Evaluation, results: Sequence[ConditionResult], output: Path) -> None:
     console.print(evaluation.table(results))
     console.print(evaluation.class_table(results))
+    for result in results:
+        if not result.classifiers["tokens"]["has_converged"]:
+            console.print(f"{result.noise}: the classifier's fit stopped before its minimum", soft_wrap=True)
     console.print(f"{output}: results/, records/", soft_wrap=True)

@@ -117,7 +117,7 @@ class Job:
         images = OutputFolder(self.output, "evaluate linear|knn", {**store.identity(), **identity})
         tables = OutputFolder(self.output / probe.kind, f"evaluate {probe.kind}", probe.described())
         if not images.check():
-            assert store.model.device  # loaded before the folder is made: weights that do not fit leave none
+            store.load()  # before the folder is made: weights that do not fit leave none
         tables.check()
         images.open()
         tables.open()
@@ -207,6 +207,7 @@ def _say_what(task: Task) -> None:
 
 def _draw(folder: ResultFolder, outcome: Outcome, task: Task) -> None:
     from dinov2_noise.evaluation.label_noise import file_name
+    from dinov2_noise.evaluation.label_results import printable
     from dinov2_noise.files import atomic_path
     from dinov2_noise.report.confusion_figures import confusion_figure
 
@@ -214,7 +215,8 @@ def _draw(folder: ResultFolder, outcome: Outcome, task: Task) -> None:
     title = f"{folder.arm}, {outcome.noise}: {top1:.1f} % right"
     path = folder.root / folder.probe / f"confusion-{file_name(outcome.name)}.png"
     with atomic_path(path) as temporary:
-        temporary.write_bytes(confusion_figure(outcome.answers.confusion, task.classes, title=title))
+        names = [printable(name) for name in task.classes]
+        temporary.write_bytes(confusion_figure(outcome.answers.confusion, names, title=title))
 
 
 def _tell(found: Sequence[tuple[Outcome, Mapping[str, Figure]]], folder: ResultFolder, task: Task) -> None:

@@ -133,6 +133,9 @@ def _run(
 
     folder = OutputFolder(output, "evaluate retrieval", {})
     evaluation = _evaluation(sources, arm, extractor)
+    folder.check()
+    for query, other in product(queries, database):
+        evaluation.check(used(query, extractor), used(other, extractor), output)
     folder.open()
     described: list[list[Any]] = []
     for side, views in (("queries", queries), ("database", database)):

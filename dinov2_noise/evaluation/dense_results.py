@@ -29,13 +29,15 @@ class ConditionResult:
 
     Attributes:
         noise, train_noise: of validation and training images; ``clean`` without. snr_db: mean over the validation
-        images; None without noise. scores: of ``tokens`` and of ``colours``.
+        images; None without noise. scores: of ``tokens`` and of ``colours``. classifiers: of both, ``l2`` and
+        ``has_converged``, see `dense_linear.LinearClassifier`.
     """
 
     noise: str
     train_noise: str
     snr_db: float | None
     scores: Mapping[str, DenseScore]
+    classifiers: Mapping[str, Mapping[str, Any]]
 
     @classmethod
     def load(cls, path: Path) -> ConditionResult:
@@ -47,8 +49,9 @@ class ConditionResult:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             scores = {kind: _score(one) for kind, one in content["scores"].items()}
-            found = cls(content["noise"], content["train_noise"], content["snr_db"], scores)
-            found.scores["tokens"], found.scores["colours"]
+            condition = content["noise"], content["train_noise"], content["snr_db"]
+            found = cls(*condition, scores, content["classifiers"])
+            found.scores["tokens"], found.scores["colours"], found.classifiers["tokens"]["has_converged"]
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as cause:
             raise CheckpointError(f"{path} is no result of a dense probe ({cause!r}): delete it") from cause
         return found
@@ -111,6 +114,7 @@ class Evaluation:
             "noise": result.noise,
             "train_noise": result.train_noise,
             "snr_db": result.snr_db,
+            "classifiers": dict(result.classifiers),
             "classes": list(self.classes),
             **self.details,
         }
@@ -146,11 +150,14 @@ def _cell(value: float, interval: tuple[float, float]) -> str:
 
 
 def set_identity(labelled: Sequence[Labelled]) -> dict[str, Any]:
-    """Number of images, and a hash of their paths and of the sizes in bytes of images and masks."""
+    """Number of images, and a hash of their paths and sizes in bytes, and of the masks' content.
+
+    A class put right in a mask hardly changes its size.
+    """
     digest = hashlib.sha256()
     for one in labelled:
-        sizes = f"{one.image.stat().st_size} {one.mask.stat().st_size}"
-        digest.update(f"{one.relative_path} {sizes}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{one.relative_path} {one.image.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+        digest.update(hashlib.sha256(one.mask.read_bytes()).digest())
     return {"n_images": len(labelled), "hash": digest.hexdigest()[:16]}
 
 

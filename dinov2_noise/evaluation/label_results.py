@@ -131,4 +131,10 @@ def largest_confusions(answers: Answers, classes: Sequence[str], n: int = 3) -> 
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:n]
     places = [divmod(int(place), len(classes)) for place in order]
-    return [(classes[row], classes[column], int(wrong[row, column])) for row, column in places if wrong[row, column]]
+    names = [printable(name) for name in classes]
+    return [(names[row], names[column], int(wrong[row, column])) for row, column in places if wrong[row, column]]
+
+
+def printable(label: str) -> str:
+    """A label for screens and pictures, which take no bytes that are not UTF-8, such as those of older spreadsheets."""
+    return label.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

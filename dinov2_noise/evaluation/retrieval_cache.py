@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,12 +90,17 @@ class FeatureCache:
 
 
 def _stamp(picture: Picture) -> list[Any]:
-    """What tells an image from another at its place, without reading it."""
+    """What tells an image from another, at its place or elsewhere, without reading it.
+
+    The root: files without compression are of one size, and archives may give all of them one time. The time at which
+    the file's entry changed: a copy can keep the time of its content, not this one.
+    """
     try:
         status = picture.path.stat()
     except OSError as cause:
         raise MissingFolderError(f"image {picture.path} is gone: {cause.strerror}") from cause
-    return [picture.relative_path, picture.box, status.st_size, status.st_mtime_ns]
+    place = [os.path.abspath(picture.root), picture.relative_path, picture.box]
+    return [*place, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _read(path: Path, n_images: int) -> Features | None:

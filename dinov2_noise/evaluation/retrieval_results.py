@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from dinov2_noise.errors import OutputFolderError
 from dinov2_noise.evaluation.records import Record, versions
 from dinov2_noise.evaluation.retrieval_cache import Features
 from dinov2_noise.evaluation.retrieval_scores import PROTOCOLS, ProtocolScore, rank, score_all
@@ -32,11 +34,6 @@ class PairResult:
     scores: Mapping[str, ProtocolScore]
     colours: Mapping[str, ProtocolScore]
 
-    @property
-    def name(self) -> str:
-        """For files: the two labels."""
-        return f"q-{self.query['label']}-db-{self.database['label']}"
-
 
 def compare(
     truth: GroundTruth,
@@ -53,6 +50,19 @@ def compare(
         score_all(by_tokens, truth.relevance),
         score_all(by_colours, truth.relevance),
     )
+
+
+def pair_name(query: Mapping[str, Any], database: Mapping[str, Any]) -> str:
+    """For files: the two labels."""
+    return f"q-{query['label']}-db-{database['label']}"
+
+
+def _settings(common: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the scores, of what `Evaluation` writes; paths of files that are told by their content do not."""
+    parts = {f"model.{key}": value for key, value in common["model"].items()}
+    for side in ("query", "database"):
+        parts |= {f"{side}.{key}": value for key, value in common[side].items()}
+    return {**parts, "ground_truth": common["ground_truth"]["hash"], "queries_cropped": common["queries_cropped"]}
 
 
 def mean_snr_db(features: Features) -> float | None:
@@ -79,11 +89,35 @@ class Evaluation:
     details: Mapping[str, Any]
     chance: Mapping[str, Mapping[str, float]]
 
+    def check(self, query: Mapping[str, Any], database: Mapping[str, Any], output: Path) -> None:
+        """Check that no result of something else has the name of this pair's.
+
+        Raises:
+            OutputFolderError: other weights, images or settings were evaluated under it.
+        """
+        file = self._file(f"{self.dataset}-{pair_name(query, database)}", output)
+        try:
+            there = _settings(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return  # there is none, or it is damaged
+        now = _settings(json.loads(json.dumps(self._common(query, database))))
+        differing = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
+        if differing:
+            rows = "".join(f"\n  {key}: there {there.get(key)!r}, now {now.get(key)!r}" for key in differing)
+            raise OutputFolderError(
+                f"{file} already holds the result of something else:{rows}\nGive the model another --name, choose "
+                "another --output, or delete that file."
+            )
+
+    def _file(self, stem: str, output: Path) -> Path:
+        return output / "results" / f"{self.arm}-{stem}.json"
+
     def save(self, result: PairResult, output: Path) -> list[Path]:
         """Write ``results/<arm>-<set>-<pair>.json`` and the records; returns their paths."""
-        stem = f"{self.dataset}-{result.name}"
-        summary = output / "results" / f"{self.arm}-{stem}.json"
-        write_json(summary, {**self._common(result), **self._scores(result), "versions": versions()})
+        stem = f"{self.dataset}-{pair_name(result.query, result.database)}"
+        summary = self._file(stem, output)
+        common = self._common(result.query, result.database)
+        write_json(summary, {**common, **self._scores(result), "versions": versions()})
         paths = [summary]
         for protocol, found in result.scores.items():
             metric = f"retrieval_map_{protocol}"
@@ -99,9 +133,9 @@ class Evaluation:
             value=found.map,
             n_images=found.n_queries,
             seed=self.seed,
-            dataset=f"{self.dataset}-{result.name}",
+            dataset=f"{self.dataset}-{pair_name(result.query, result.database)}",
             details={
-                **self._common(result),
+                **self._common(result.query, result.database),
                 "noise": result.query["label"],
                 "snr_db": result.snr_db["query"],
                 "mp_at": {str(k): value for k, value in found.precision.items()},
@@ -111,7 +145,7 @@ class Evaluation:
             interval95=found.interval95,
         )
 
-    def _common(self, result: PairResult) -> dict[str, Any]:
+    def _common(self, query: Mapping[str, Any], database: Mapping[str, Any]) -> dict[str, Any]:
         truth = {"file": str(self.truth.path), "hash": self.truth.sha256}
         return {
             "arm": self.arm,
@@ -119,8 +153,8 @@ class Evaluation:
             **self.details,
             "ground_truth": {**truth, "images": len(self.truth.images), "queries": len(self.truth.queries)},
             "queries_cropped": self.cropped,
-            "query": dict(result.query),
-            "database": dict(result.database),
+            "query": dict(query),
+            "database": dict(database),
         }
 
     def _scores(self, result: PairResult) -> dict[str, Any]:

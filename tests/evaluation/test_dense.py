@@ -107,6 +107,7 @@ def test_predictions_are_plain_codes(run: Path, textures: TextureSet, output: Pa
     )
     request = DenseRequest(run / "config.yaml", teacher, train, val, 3, size_px=128, workers=0)
     head = DenseProbe(request).train(None)["tokens"]
+    assert _result(output, "clean")["classifiers"]["tokens"] == {"l2": head.l2, "has_converged": True}
     image = F.to_tensor(Image.open(val[2].image).convert("RGB"))
     normal = F.normalize(image, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.no_grad():

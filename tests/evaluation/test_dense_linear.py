@@ -83,6 +83,19 @@ def test_the_penalty_is_chosen_on_held_out_images() -> None:
     many, labels = _planted(800, 0.0)
     assert choose_and_fit(many, labels, torch.arange(800) // 100).l2 == PENALTIES[-1]
     assert choose_and_fit(many[:3], labels[:3], torch.arange(3)).l2 == PENALTIES[0]
+    only_held_out = torch.full((800,), 3)
+    assert choose_and_fit(many, labels, only_held_out).l2 == PENALTIES[0]
+
+
+def test_the_optimum_does_not_depend_on_where_the_search_begins() -> None:
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(rng.normal(size=(600, 40))).float()
+    shares = torch.from_numpy(rng.dirichlet([1.0, 1.0, 1.0], size=600)).float()  # says little: the loss is flat
+    cold = fit(features, shares, l2=1e-5)
+    warm = fit(features, shares, l2=1e-5, start=fit(features, shares, l2=1e-2))
+    assert cold.has_converged
+    assert warm.has_converged
+    assert warm.weight.numpy() == pytest.approx(cold.weight.numpy(), abs=2e-4)
 
 
 def test_shares_of_patches_by_hand() -> None:

@@ -18,7 +18,7 @@ from dinov2_noise.evaluation import intervals
 from dinov2_noise.evaluation.classification import Answers, auroc, balanced_accuracy, macro_f1
 from dinov2_noise.evaluation.floors import colour_knn, mean_colour_knn
 from dinov2_noise.evaluation.intervals import bootstrap_auroc, bootstrap_confusion
-from dinov2_noise.evaluation.label_results import largest_confusions
+from dinov2_noise.evaluation.label_results import largest_confusions, printable
 from dinov2_noise.evaluation.logistic import STRENGTHS, fit
 from dinov2_noise.evaluation.paired import Paired, compare_predictions, shared_predictions
 from dinov2_noise.evaluation.records import wilson
@@ -208,6 +208,14 @@ def test_the_most_frequent_confusions_come_first() -> None:
     scores = np.eye(3)[[1, 1, 2, 0, 0]]
     found = largest_confusions(Answers(np.array([0, 0, 0, 2, 0]), scores), ["a", "b", "c"])
     assert found == [("a", "b", 2), ("a", "c", 1), ("c", "a", 1)]
+
+
+def test_labels_that_are_not_utf_8_can_be_drawn_and_printed() -> None:
+    latin = "Gebäude".encode("latin-1").decode("utf-8", "surrogateescape")  # as label files and folders are read
+    assert printable(latin) == "Geb\ufffdude"
+    assert printable("Gebäude") == "Gebäude"
+    scores = np.array([[0.0, 1.0], [1.0, 0.0]])
+    assert largest_confusions(Answers(np.array([0, 1]), scores), [latin, "b"])[0] == ("Geb\ufffdude", "b", 1)
 
 
 def _predictions(path: Path, right: str, label: str = "a") -> Path:

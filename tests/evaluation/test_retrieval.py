@@ -158,8 +158,12 @@ def test_the_second_time_nothing_is_computed(
     assert _result(copy, "q-gauss100-db-clean") == _result(output, "q-gauss100-db-clean")
     assert "chance" in printed
     assert "colours" in printed
-    # another size is another set of features, beside them
-    _evaluate(run, photographs, copy, "--query-noise", "gauss100", "--size", "32")
+    # another size is another set of features, beside them; its result takes no other's place
+    smaller = ("--query-noise", "gauss100", "--size", "32")
+    with pytest.raises(OutputFolderError, match=r"model.size_px: there 64, now 32(.|\n)*another --name"):
+        _evaluate(run, photographs, copy, *smaller)
+    assert len(list((copy / "features").iterdir())) == 4
+    _evaluate(run, photographs, copy, *smaller, "--name", "small")
     assert len(list((copy / "features").iterdir())) == 6
 
 

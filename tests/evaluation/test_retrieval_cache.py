@@ -88,6 +88,12 @@ def test_what_decides_features_decides_what_is_kept(tmp_path: Path, pictures: li
     os.utime(pictures[515].path, ns=(1, 1))  # written anew
     FeatureCache(kept, pictures, {"noise": "gauss50"}).features(changed)
     assert [part[0] for part in changed.asked] == [0, 512]
+    status = pictures[300].path.stat()
+    pictures[300].path.write_bytes(b"another")  # of one size, and the time is set back
+    os.utime(pictures[300].path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    exchanged = _Counter()
+    FeatureCache(kept, pictures, {"noise": "gauss50"}).features(exchanged)
+    assert [part[0] for part in exchanged.asked] == [256]
     pictures[3].path.unlink()
     with pytest.raises(MissingFolderError, match=r"3\.png is gone"):
         FeatureCache(kept, pictures, {}).features(_Counter())

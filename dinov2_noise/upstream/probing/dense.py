@@ -115,6 +115,7 @@ class DenseProbe:
         if request.blocks > self.model.n_blocks:
             raise ConfigError(f"--blocks {request.blocks}: the last {self.model.n_blocks} can be read")
         self._mean, self._deviation = normalisation()
+        self._heads: dict[str | None, dict[str, LinearClassifier]] = {}
 
     def measure(self, noise: str | None, train_noise: str | None, save: Save | None = None) -> ConditionResult:
         """Train on the training images and score on the validation images, each with its noise, or None.
@@ -122,7 +123,9 @@ class DenseProbe:
         Raises:
             DinoNoiseError: an image or a mask cannot be read, or features are not finite.
         """
-        heads = self.train(train_noise)
+        if train_noise not in self._heads:
+            self._heads[train_noise] = self.train(train_noise)
+        heads = self._heads[train_noise]
         tallies, ratios = self._test(heads, noise, save)
         scores = {kind: score(Tally.stacked(tallies[kind])) for kind in KINDS}
         return ConditionResult(
@@ -130,6 +133,7 @@ class DenseProbe:
             "clean" if train_noise is None else train_noise,
             sum(ratios) / len(ratios) if ratios else None,
             scores,
+            {kind: {"l2": head.l2, "has_converged": head.has_converged} for kind, head in heads.items()},
         )
 
     def train(self, noise: str | None) -> dict[str, LinearClassifier]:

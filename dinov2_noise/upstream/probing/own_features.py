@@ -98,6 +98,14 @@ class FeatureStore:
             backbone = load_backbone_for_evaluation(self.config_file, self.weights, device)
         return FeatureModel(backbone, autocast_dtype(self.config_file, device))
 
+    def load(self) -> None:
+        """Load the backbone now.
+
+        Raises:
+            CheckpointError, ConfigError: as for `model`.
+        """
+        _ = self.model
+
     def identity(self) -> dict[str, str]:
         """What tells the network from others."""
         random = f"random,seed={self.random_seed}"

@@ -5,6 +5,7 @@ The mathematics is in `dinov2_noise.evaluation.retrieval_scores`, the files in i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -198,5 +199,5 @@ def _embed(model: FeatureModel, images: Tensor, shown: Sequence[Shown], view: Vi
 
 def used(view: View, extractor: Extractor) -> Mapping[str, Any]:
     """For records: how a view's images were made."""
-    roots = sorted({str(picture.root) for picture in view.pictures})
+    roots = sorted({os.path.abspath(picture.root) for picture in view.pictures})
     return {"label": view.label, "images": roots, **view.identity(), "size_px": extractor.size_px}
