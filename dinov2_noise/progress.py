@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -14,13 +14,15 @@ T = TypeVar("T")
 LOG_PERIOD_S = 20.0
 
 
-def track(items: Iterable[T], *, total: int, description: str) -> Iterator[T]:
-    """Yield ``items`` while standard error shows how far they are."""
+def track(
+    items: Iterable[T], *, total: int, description: str, size: Callable[[T], int] = lambda item: 1
+) -> Iterator[T]:
+    """Yield ``items`` while standard error shows how far they are; ``total`` is the sum of their sizes."""
     console = Console(stderr=True, highlight=False)
-    return (_bar if console.is_terminal else _lines)(items, total, description, console)
+    return (_bar if console.is_terminal else _lines)(items, total, description, size, console)
 
 
-def _bar(items: Iterable[T], total: int, description: str, console: Console) -> Iterator[T]:
+def _bar(items: Iterable[T], total: int, description: str, size: Callable[[T], int], console: Console) -> Iterator[T]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -32,15 +34,17 @@ def _bar(items: Iterable[T], total: int, description: str, console: Console) -> 
         task_id = progress.add_task(description, total=total, rate="")
         for item in items:
             yield item
-            progress.advance(task_id)
+            progress.advance(task_id, size(item))
             speed = progress.tasks[0].speed
             progress.update(task_id, rate=f"{speed:.1f}/s" if speed else "")
 
 
-def _lines(items: Iterable[T], total: int, description: str, console: Console) -> Iterator[T]:
+def _lines(items: Iterable[T], total: int, description: str, size: Callable[[T], int], console: Console) -> Iterator[T]:
     start = last = time.monotonic()
-    for done, item in enumerate(items, start=1):
+    done = 0
+    for item in items:
         yield item
+        done += size(item)
         now = time.monotonic()
         if done == total or now - last >= LOG_PERIOD_S:
             last, rate = now, done / max(now - start, 1e-9)

@@ -147,22 +147,21 @@ class Job:
         from dinov2_noise.evaluate_cli.probe_upstream import UpstreamProbe
         from dinov2_noise.files import OutputFolder
 
-        script = UpstreamProbe(self.model, self.name, self.output, probe, self.batch_size, self.workers, options)
+        store = self._store()
+        script = UpstreamProbe(self.model, self.name, self.output, probe, self.batch_size, self.workers, options, store)
         script.check(task)
-        folder = OutputFolder(self.output, "evaluate linear|knn", {**self._store().identity(), **identity})
+        folder = OutputFolder(self.output, "evaluate linear|knn", {**store.identity(), **identity})
         folder.open()
         written = task.written(self.output)
         _say_what(task)
-        table = Table("noise", "SNR (dB)", "top-1 (%)", "95 % interval", "chance (%)")
+        table = Table("noise", "SNR (dB)", "top-1 (%)", "95 % interval", "chance (%)", "colour (%)")
         for name in noises.names:
             record = script.record(written, noises, name, self._facts(task))
             low, high = record.interval()
-            chance = record.details["floors"]["chance"]
             interval = f"{100 * low:.1f} to {100 * high:.1f}"
-            snr = record.details["snr_db"]
-            table.add_row(
-                record.details["noise"], _db(snr), f"{100 * record.value:.1f}", interval, f"{100 * chance:.1f}"
-            )
+            floors = [f"{100 * record.details['floors'][floor]:.1f}" for floor in ("chance", "colour")]
+            snr = _db(record.details["snr_db"])
+            table.add_row(record.details["noise"], snr, f"{100 * record.value:.1f}", interval, *floors)
         console.print(table)
         folder.close()
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dinov2_noise.evaluation.label_sources import LabelSet
     from dinov2_noise.evaluation.label_task import Task
     from dinov2_noise.evaluation.records import Record
+    from dinov2_noise.upstream.probing.own_features import FeatureStore
     from dinov2_noise.upstream.probing.own_labels import KnnProbe, LinearProbe
 
 _LEAST_CLASSES = 5  # both scripts always count the top 5
@@ -31,6 +32,7 @@ class UpstreamProbe:
 
     Attributes:
         arm: what is evaluated. probe: which script, and the numbers of neighbours. options: further ones of the script.
+        store: reads the images for the colour floor.
     """
 
     model: Model
@@ -40,6 +42,7 @@ class UpstreamProbe:
     batch_size: int
     workers: int
     options: str
+    store: FeatureStore
 
     def check(self, task: Task) -> None:
         """Check that the script can take the images.
@@ -83,7 +86,10 @@ class UpstreamProbe:
             results.close()
         value, how = self._read(folder)
         label, about = noise_facts(task, noises, name)
-        levels = {"chance": chance(task.train.targets.tolist(), task.val.targets.tolist())}
+        levels = {
+            "chance": chance(task.train.targets.tolist(), task.val.targets.tolist()),
+            "colour": self._colour_floor(task, datasets, name),
+        }
         record = Record(
             arm=self.arm,
             metric=f"{self.probe.kind}_top1",
@@ -96,6 +102,14 @@ class UpstreamProbe:
         )
         record.save(self.output / "records" / f"{self.arm}-{record.metric}-{file_name(name)}.json")
         return record
+
+    def _colour_floor(self, task: Task, datasets: tuple[str, str], name: str) -> float:
+        from dinov2_noise.upstream.probing.own_features import as_rows
+        from dinov2_noise.upstream.probing.own_labels import colour_floor
+
+        parts = zip(datasets, (task.train, task.val), strict=True)
+        train, val = (self.store.colours_of(text, f"colours, {name}")[as_rows(part.rows)] for text, part in parts)
+        return colour_floor(task, self.probe, train, val)
 
     def _parameters(self, datasets: tuple[str, str]) -> dict[str, Any]:
         """Beside what the folder above depends on."""

@@ -132,12 +132,16 @@ def batches(names: Sequence[str], settings: LoaderSettings, *, description: str)
         worker_init_fn=ignore_interrupts if settings.workers else None,
     )
     # The workers must be there before a progress bar starts its thread: forking a process with threads is unsafe.
-    return _loaded(iter(loader), len(sampler), description)
+    return _loaded(iter(loader), sum(map(len, datasets)), description)  # type: ignore[arg-type]
+
+
+def _n_images(loaded: Any) -> int:
+    return 0 if isinstance(loaded, DinoNoiseError) else len(loaded[1])
 
 
 def _loaded(loader: Iterator[Any], total: int, description: str) -> Iterator[Batch]:
     start = time.perf_counter()
-    for loaded in track(until_a_worker_dies(loader), total=total, description=description):
+    for loaded in track(until_a_worker_dies(loader), total=total, description=description, size=_n_images):
         if isinstance(loaded, DinoNoiseError):
             raise loaded
         dataset, images, targets = loaded

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dinov2_noise import data
+from dinov2_noise.data.tar_index import find_shards
 from dinov2_noise.decoding import DTYPE_RANGE
 from dinov2_noise.errors import MissingFolderError
 
@@ -70,6 +71,32 @@ def dataset_identity(text: str) -> dict[str, Any]:
         size = spec.corruption_size or "full"
         found["corruption"] = f"{spec.corruption.label},seed={spec.corruption_seed},size={size}"
     return found
+
+
+def files_state(text: str) -> str:
+    """Hash of path, size and time of change of every file of a data set; of images in tar shards, of the shards.
+
+    Unlike `dataset_identity` it tells that a single image was exchanged, and it is another one for a copy of the set.
+    """
+    spec = data.parse_dataset_string(text)
+    dataset: Any = data.make(text)
+    digest, in_shards = hashlib.sha256(), False
+    for path in map(dataset.relative_path, range(len(dataset))):
+        state = _state(spec.root / path)
+        in_shards |= state is None
+        digest.update(f"{path} {state}\n".encode("utf-8", "surrogateescape"))
+    if in_shards:
+        states = [(shard, _state(spec.root / shard)) for shard in find_shards(spec.root)]
+        digest.update(repr(states).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _state(file: Path) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _spread(n_all: int, n_wanted: int) -> list[int]:

@@ -37,13 +37,13 @@ def stream(items: Items, batches: Sequence[Sequence[int]], *, workers: int, desc
         collate_fn=_as_they_are,
         worker_init_fn=ignore_interrupts if workers and batches else None,
     )
-    return _checked(iter(loader), len(batches), description)
+    return _checked(iter(loader), sum(map(len, batches)), description)
 
 
 def _checked(loader: Iterator[Any], total: int, description: str) -> Iterator[list[Any]]:
     if not total:
         return
-    for loaded in track(until_a_worker_dies(loader), total=total, description=description):
+    for loaded in track(until_a_worker_dies(loader), total=total, description=description, size=len):
         for item in loaded:
             if isinstance(item, DinoNoiseError):
                 raise item

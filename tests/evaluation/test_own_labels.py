@@ -159,6 +159,21 @@ def test_kept_features_are_used_again_and_only_for_their_images(
         invoke(command)
 
 
+def test_an_exchanged_image_has_features_of_its_own(setting: Setting, tmp_path: Path) -> None:
+    """The hash of the set looks into 16 of its images only; this is another one."""
+    photos = tmp_path / "photos"
+    shutil.copytree(setting.folder / "photos", photos)
+    sets = ["--train", str(photos / "train"), "--val", str(photos / "val")]
+    command = setting.command(tmp_path / "out", *sets)
+    invoke(command)
+    features = tmp_path / "out" / "features"
+    kept = {path.name for path in features.iterdir()}
+    first, second = sorted((photos / "train").rglob("*.png"))[1:3]
+    first.write_bytes(second.read_bytes())
+    invoke([*command, "--allow-leak"])
+    assert len({path.name for path in features.iterdir()} - kept) == 1  # the training images'; not the others'
+
+
 def test_a_noisy_folder_that_is_stored_equals_noise_on_the_fly(setting: Setting, tmp_path: Path) -> None:
     from dinov2_noise.noise import add_noise
 
@@ -293,6 +308,8 @@ def test_upstreams_linear_script_runs_and_is_read(setting: Setting, tmp_path: Pa
     invoke(command)
     found = record(tmp_path / "out", "linear_top1", "clean")
     assert found.details["chosen"].startswith("the best head on the validation images")
+    invoke(setting.command(tmp_path / "own", *setting.both(), probe="linear"))
+    assert found.details["floors"] == record(tmp_path / "own", "logistic_top1", "clean").details["floors"]
     results = tmp_path / "out" / "upstream-linear" / "clean" / "results_eval_linear.json"
     left = results.read_text()
     assert read_linear(results) == (found.details["classifier"], pytest.approx(found.value))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from dinov2_noise.configs import config_file
 from dinov2_noise.denoise.device import choose_device
 from dinov2_noise.errors import CheckpointError
 from dinov2_noise.evaluation.counting import LoaderSettings, batches
-from dinov2_noise.evaluation.identity import dataset_identity, file_hash
+from dinov2_noise.evaluation.identity import dataset_identity, file_hash, files_state
 from dinov2_noise.evaluation.label_sources import Indices
 from dinov2_noise.files import atomic_path
 from dinov2_noise.upstream.backbone import build_backbone
@@ -53,11 +54,6 @@ class Features:
         """(N, n_blocks · D + avgpool · D), as upstream's heads read it."""
         tokens = self.class_tokens[:, -n_blocks:].flatten(1)
         return torch.cat([tokens, self.mean_patch], dim=1) if avgpool else tokens
-
-    @property
-    def mean_colour(self) -> Tensor:
-        """(N, 3)."""
-        return self.colour[:, :3]
 
     def rows(self, chosen: Tensor) -> Features:
         """Those of some of the images."""
@@ -131,27 +127,41 @@ class FeatureStore:
         except Exception as cause:
             raise CheckpointError(f"cannot read the kept features {path} ({cause}): delete the file") from cause
 
+    def colours_of(self, dataset: str, what: str) -> Tensor:
+        """(N, 51) as `Features.colour`, without the network.
+
+        Raises:
+            DinoNoiseError: an image cannot be read.
+        """
+        return torch.cat([self._colours(batch) for batch in self._batches(dataset, what)])
+
     def has(self, dataset: str) -> bool:
         """Whether they are kept."""
         return self._path(dataset).is_file()
 
     def _path(self, dataset: str) -> Path:
-        parts = (sorted(self.identity().items()), sorted(dataset_identity(dataset).items()))
+        images = {**dataset_identity(dataset), "files": files_state(dataset)}
+        parts = (sorted(self.identity().items()), sorted(images.items()))
         return self.folder / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.pt"
 
     @torch.inference_mode()
     def _extracted(self, dataset: str, what: str) -> Features:
         model = self.model
-        transform = eval_transform(self.geometry)
-        settings = LoaderSettings(transform, self.batch_size, self.workers, pin=model.device.type == "cuda")
-        mean, deviation = normalisation()
         tokens, patches, colours = [], [], []
-        for batch in batches([dataset], settings, description=what):
-            blocks = model(batch.images)
+        for images in self._batches(dataset, what, pin=model.device.type == "cuda"):
+            blocks = model(images)
             tokens.append(torch.stack([class_token for _, class_token in blocks], dim=1).float().cpu())
             patches.append(blocks[-1][0].float().mean(dim=1).cpu())
-            colours.append(colour_of(batch.images * deviation + mean))
+            colours.append(self._colours(images))
         return Features(torch.cat(tokens), torch.cat(patches), torch.cat(colours))
+
+    def _batches(self, dataset: str, what: str, *, pin: bool = False) -> Iterator[Tensor]:
+        settings = LoaderSettings(eval_transform(self.geometry), self.batch_size, self.workers, pin=pin)
+        yield from (batch.images for batch in batches([dataset], settings, description=what))
+
+    def _colours(self, images: Tensor) -> Tensor:
+        mean, deviation = normalisation()
+        return colour_of(images * deviation + mean)
 
 
 def colour_of(images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from dinov2_noise.errors import ConfigError
@@ -65,10 +66,10 @@ class LinearProbe:
         found = fit(train, targets, n, seed=self.seed)
         return found.probabilities(test), _choice(found)
 
-    def colour_answers(self, fitted_on: Features, targets: Indices, tested: Features, n: int) -> Indices:
+    def colour_answers(self, fitted_on: Tensor, targets: Indices, tested: Tensor, n: int) -> Indices:
         """Classes that the same kind of probe tells by mean colour and colour histogram."""
-        found = fit(fitted_on.colour.numpy(), targets, n, seed=self.seed)
-        return np.asarray(found.probabilities(tested.colour.numpy()).argmax(axis=1), np.int64)
+        found = fit(fitted_on.numpy(), targets, n, seed=self.seed)
+        return np.asarray(found.probabilities(tested.numpy()).argmax(axis=1), np.int64)
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,10 @@ class KnnProbe:
         assert votes[self.ks[0]].shape[1] == n  # every class has a training image
         return votes[self.ks[0]], {"told": {k: found.argmax(axis=1) for k, found in votes.items()}}
 
-    def colour_answers(self, fitted_on: Features, targets: Indices, tested: Features, n: int) -> Indices:
+    def colour_answers(self, fitted_on: Tensor, targets: Indices, tested: Tensor, n: int) -> Indices:
         """Classes that as many neighbours in mean colour tell."""
         del n
-        colours = fitted_on.mean_colour.numpy(), tested.mean_colour.numpy()
+        colours = fitted_on[:, :3].numpy(), tested[:, :3].numpy()
         return np.asarray(colour_knn(colours[0], targets, colours[1], self.ks[0]), np.int64)
 
 
@@ -141,7 +142,7 @@ class OwnLabels:
         """
         train, val = self._features(self.store, name)
         answers, chosen = self._answers(self.probe.scores, train, val)
-        floors = {"chance": self._chance(), "colour": self._colour(train, val)}
+        floors = {"chance": self._chance(), "colour": colour_floor(self.task, self.probe, train.colour, val.colour)}
         if self.random is not None:
             random, _ = self._answers(self.probe.scores, *self._features(self.random, name))
             floors["random"] = float((random.predicted == random.targets).mean())
@@ -184,14 +185,14 @@ class OwnLabels:
         levels = [chance(train[fit].tolist(), val[test].tolist()) * len(test) for fit, test in self.task.folds]
         return sum(levels) / len(val)
 
-    def _colour(self, train: Features, val: Features) -> float:
-        task, right = self.task, 0
-        for fitted, tested in task.folds:
-            told = self.probe.colour_answers(
-                train.rows(as_rows(fitted)), task.train.targets[fitted], val.rows(as_rows(tested)), task.n_classes
-            )
-            right += int((told == task.val.targets[tested]).sum())
-        return right / len(task.val)
+
+def colour_floor(task: Task, probe: LinearProbe | KnnProbe, train: Tensor, val: Tensor) -> float:
+    """Accuracy of the same kind of probe on colours alone: (N, 51) of the task's training and validation images."""
+    right = 0
+    for fitted, tested in task.folds:
+        parts = train[as_rows(fitted)], task.train.targets[fitted], val[as_rows(tested)]
+        right += int((probe.colour_answers(*parts, task.n_classes) == task.val.targets[tested]).sum())
+    return right / len(task.val)
 
 
 def noise_facts(task: Task, noises: Noises, name: str) -> tuple[str, dict[str, Any]]:
