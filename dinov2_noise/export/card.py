@@ -83,6 +83,11 @@ class Card:
             f"Images: shorter side to {used.resize_px} px (bicubic), centre crop of {used.size_px} px, values to "
             "[0, 1], then ImageNet's mean and standard deviation per channel."
         )
+        if self.kind.library == "transformers":
+            text += (
+                " Where half a pixel has to be rounded, for one size of images in four, the processor's crop lies one "
+                "pixel beside that of DINOv2's evaluations."
+            )
         if used.values.kind != "dtype":
             text += (
                 f" The training images had more than 8 bits, of which black and white were chosen by "

@@ -200,14 +200,17 @@ def _chosen(found: Tokens, tokens: TokenChoice) -> NDArray[np.float32]:
         "cls+mean": lambda: torch.cat((found.cls, mean), dim=1),
         "patches": lambda: found.patches,
     }
-    values: NDArray[np.float32] = several[tokens]().float().cpu().numpy()
+    chosen = several[tokens]().float().cpu().contiguous()  # a view would keep all tokens of the batch in memory
+    values: NDArray[np.float32] = chosen.numpy()
     return values
 
 
 def _metadata(request: EmbedRequest, features: Features, options: Options, images: Images) -> dict[str, Any]:
     """What tells a table from another one, whatever the files are called."""
     noise = {} if options.noise is None else {"noise": options.noise.name, "seed": options.seed}
-    digest = hashlib.sha256("\n".join(images.path(index) for index in range(len(images))).encode("utf-8", "replace"))
+    digest = hashlib.sha256()
+    for index in range(len(images)):  # not joined: of a large set they are hundreds of megabytes
+        digest.update(f"{images.path(index)}\n".encode("utf-8", "replace"))
     return {
         "model": features.name,
         "weights": features.weights_hash,

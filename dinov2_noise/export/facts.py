@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from dinov2_noise import data
 from dinov2_noise.data.strings import DatasetSpec
 from dinov2_noise.errors import CheckpointError, DinoNoiseError, MissingFolderError
 from dinov2_noise.evaluation.records import Record
+from dinov2_noise.evaluation.runs import TEACHER, RunFolder
 from dinov2_noise.export.opened import Opened, training_spec
 from dinov2_noise.files import MANIFEST_NAME
 
@@ -23,12 +24,12 @@ Rows = list[tuple[str, str]]
 _STAGE_KEYS = ("name", "epochs", "view", "restart", "anchor")
 
 
-def data_rows(config: Mapping[str, Any]) -> Rows:
+def data_rows(opened: Opened) -> Rows:
     """Images, noise and denoiser. Of folders only the names: where they lay is nobody's business."""
-    spec = training_spec(config)
+    rows = [("images", _without_folders(str(opened.config["train"].get("dataset_path", "not told"))))]
+    spec = training_spec(opened.config, opened.run)
     if spec is None:
-        return [("images", _without_folders(str(config["train"].get("dataset_path", "not told"))))]
-    rows = [("images", _without_folders(str(config["train"]["dataset_path"])))]
+        return rows
     noise = _noise(spec)
     if noise:
         rows.append(("noise", noise))
@@ -112,42 +113,57 @@ def records_of(opened: Opened, folder: Path | None) -> list[Record]:
     """Results measured on this run.
 
     Args:
-        opened: the run; its folder's name is the arm that records name.
-        folder: where to look, at any depth; None looks in the folder ``records`` of the run and of the two above.
+        opened: the run. A record that names weights must name its teacher; another one the run's folder as its arm.
+        folder: where to look, at any depth; None looks in the folders ``records`` of the run, one level below it, and
+            of the two folders above.
 
     Raises:
         MissingFolderError: ``folder`` does not exist.
         CheckpointError: it holds no record of this run.
     """
+    if opened.run is None:
+        return []
     if folder is None:
-        return [] if opened.run is None else list(_near(opened.run.path.resolve(), opened.name))
+        return list(_of_run(_near(opened.run.path.resolve()), opened.run))
     if not folder.is_dir():
         raise MissingFolderError(f"folder of records {folder} does not exist: check the path")
-    found = list(_readable(folder.rglob("*.json"), opened.name))
+    found = list(_of_run(sorted(folder.rglob("*.json")), opened.run))
     if not found:
         raise CheckpointError(
-            f"{folder} holds no record of {opened.name!r}: a record's arm must be the name of the run's folder; "
-            "leave --records out for a card without results"
+            f"{folder} holds no record of {opened.name!r}: a record must name the run's {TEACHER} as its weights, or "
+            "its folder as the arm; leave --records out for a card without results"
         )
     return found
 
 
-def _near(run: Path, name: str) -> Iterator[Record]:
-    for place in (run, *run.parents[:2]):
-        yield from _readable((place / "records").glob("*.json"), name)
+def _near(run: Path) -> Iterator[Path]:
+    for pattern in ("records/*.json", "*/records/*.json"):
+        yield from sorted(run.glob(pattern))
+    for place in run.parents[:2]:
+        yield from sorted(place.glob("records/*.json"))
 
 
-def _readable(paths: Any, name: str) -> Iterator[Record]:
-    for path in sorted(paths):
+def _of_run(paths: Iterable[Path], run: RunFolder) -> Iterator[Record]:
+    for path in paths:
         with suppress(CheckpointError, MissingFolderError):  # other JSON files lie there too
             record = Record.load(path)
-            if record.arm == name:
+            if _is_of(record, run):
                 yield record
+
+
+def _is_of(record: Record, run: RunFolder) -> bool:
+    """Whether it was measured on the run's teacher, not on one of another iteration or of a run of the same name."""
+    is_named, named = record.arm == run.path.resolve().name, record.details.get("weights")
+    if not isinstance(named, str) or not named.endswith(TEACHER):
+        return is_named
+    if Path(named).exists():
+        return Path(named).samefile(run.weights)
+    return is_named and Path(named).parts[-3:] == run.weights.resolve().parts[-3:]  # a run that was moved
 
 
 def example_image(opened: Opened) -> tuple[str, Image.Image | NDArray[Any]]:
     """(what it is, image): the first one of the run's data, as its network saw it, or one made up."""
-    spec = training_spec(opened.config) if opened.run is not None else None
+    spec = training_spec(opened.config, opened.run) if opened.run is not None else None
     if spec is not None:
         with suppress(DinoNoiseError, OSError):
             return "an image of the training set", _first_image(spec)

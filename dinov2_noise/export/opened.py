@@ -19,7 +19,7 @@ from dinov2_noise import data, weights
 from dinov2_noise.configs import register_guard
 from dinov2_noise.errors import CheckpointError, ConfigError, DinoNoiseError, PluginError
 from dinov2_noise.evaluation.identity import file_hash
-from dinov2_noise.evaluation.runs import RunFolder, open_run
+from dinov2_noise.evaluation.runs import RunFolder, located, open_run
 from dinov2_noise.export.preprocessing import Preprocessing
 from dinov2_noise.files import MANIFEST_NAME
 from dinov2_noise.upstream import SEAMS, importing
@@ -138,8 +138,12 @@ def _of_training(config: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing() if spec is None else Preprocessing(values=spec.values, full_depth=spec.full_depth)
 
 
-def training_spec(config: Mapping[str, Any]) -> data.DatasetSpec | None:
-    """The run's dataset string, parsed; None where it is one of upstream's own, which name no such values."""
+def training_spec(config: Mapping[str, Any], run: RunFolder | None = None) -> data.DatasetSpec | None:
+    """The run's dataset string, parsed; None where it is one of upstream's own, which name no such values.
+
+    With ``run`` its relative folders are found from anywhere, as `located` does it.
+    """
+    text = str(config["train"].get("dataset_path", ""))
     with suppress(DinoNoiseError):
-        return data.parse_dataset_string(str(config["train"].get("dataset_path", "")))
+        return data.parse_dataset_string(text if run is None else located(text, run.path))
     return None

@@ -148,7 +148,7 @@ def _card(
             ("feed-forward", found.feed_forward),
             ("parameters", f"{found.parameters:,}"),
         ],
-        data=facts.data_rows(opened.config),
+        data=facts.data_rows(opened),
         training=facts.training_rows(opened),
         stages=facts.stage_rows(opened.config),
         results=results,

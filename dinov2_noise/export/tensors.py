@@ -24,6 +24,12 @@ def require_safetensors() -> Any:
 
 def save_tensors(state: Mapping[str, Tensor], folder: Path) -> None:
     """Write ``model.safetensors``; views that share memory are written each by itself."""
-    separate = {name: value.detach().clone().contiguous() for name, value in state.items()}
+    separate = {name: _alone(value.detach()) for name, value in state.items()}
     require_safetensors().save_file(separate, folder / WEIGHTS_NAME, metadata={"format": "pt"})
     (folder / WEIGHTS_NAME).chmod(0o644)  # the library lets nobody else read it
+
+
+def _alone(value: Tensor) -> Tensor:
+    """The tensor, copied only where its memory holds more than it."""
+    value = value.contiguous()
+    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()

@@ -56,7 +56,7 @@ def _noise(record: Record) -> str:
 
 
 def floors(own: Sequence[Group]) -> dict[str, float]:
-    """Of the noisy images."""
+    """Of the noisy images; each probe has its own for colours."""
     given: Mapping[str, Any] = next(group for group in own if group.arm == "noisy").records[0].details["floors"]
     return {"chance": given["chance"], "colour alone": given["colour"]}
 
@@ -69,10 +69,9 @@ def result_table() -> str:
         for arm in ARMS:
             row = [_cell(cells[metric][Place(metric, noise)], arm) for metric in METRICS]
             lines.append(f"| {noise} | {arm} | {' | '.join(row)} |")
-        lines += [
-            f"| {noise} | *{name}* | {' | '.join([f'{100 * value:.1f}'] * len(METRICS))} |"
-            for name, value in floors(cells["logistic_top1"][Place("logistic_top1", noise)]).items()
-        ]
+        below = [floors(cells[metric][Place(metric, noise)]) for metric in METRICS]
+        for name in below[0]:
+            lines.append(f"| {noise} | *{name}* | {' | '.join(f'{100 * values[name]:.1f}' for values in below)} |")
     return "\n".join(lines)
 
 

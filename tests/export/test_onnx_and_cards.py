@@ -39,6 +39,15 @@ def exported(make_run: Callable[..., Path], pictures: Path, tmp_path_factory: py
     run = make_run(f"ImageFolder:root={noisy}:denoised={noisy}", CURRICULUM)
     Record("tiny", "knn_top1", 0.25, 200, 0, f"ImageNet:split=VAL:root={noisy}").save(run.parent / "records/a.json")
     Record("other", "knn_top1", 0.99, 200, 0, "x").save(run.parent / "records/b.json")
+    teacher = str(run / "eval" / "training_199" / "teacher_checkpoint.pth")
+    elsewhere = teacher.replace("training_199", "training_99")
+    for place, arm, weights, value in (
+        ("probes/records/c.json", "seed-0", teacher, 0.33),
+        ("probes/records/d.json", run.name, f"/moved{teacher}", 0.34),
+        ("probes/records/e.json", run.name, elsewhere, 0.97),
+        ("probes/records/f.json", "seed-0", f"/moved{teacher}", 0.98),
+    ):
+        Record(arm, "dense_miou", value, 200, 0, "x", details={"weights": weights}).save(run / place)
     made: dict[str, Path] = {}
 
     def get(to: str) -> Path:
@@ -98,12 +107,16 @@ def test_the_card_tells_what_was_learned_from_what(exported: Any) -> None:
         "| denoised | 12 | denoised | schedule_epochs: 20 |",
         "| noisy | 8 | noisy | restart; anchor (weight 1.5, heads ema) |",
         "| knn_top1 | 0.250 | 0.195 to 0.314 | 200 | ImageNet:split=VAL:root=noisy |",
+        "| dense_miou | 0.330 |",  # of this teacher, under another arm's name
+        "| dense_miou | 0.340 |",  # of this teacher, before the run was moved
         "- architecture: vit_short, 3 blocks, 3 heads",
         "shorter side to 64 px (bicubic), centre crop of 56 px",
         "| an image of the training set | 0.0e+00 | 0.0e+00 |",
     ):
         assert line in body, line
     assert "0.990" not in body  # another arm's
+    assert "0.970" not in body  # another iteration's
+    assert "0.980" not in body  # another run's, which is gone
     assert str(exported.run.parent) not in text
     assert "/tmp" not in text
 
@@ -122,6 +135,16 @@ def test_a_card_of_a_random_network_with_a_range_says_so(make_run: Callable[...,
         "None were found when this was exported.",
     ):
         assert part in text, part
+
+
+def test_images_named_from_elsewhere_are_found_above_the_run(
+    make_run: Callable[..., Path], pictures: Path, tmp_path: Path
+) -> None:
+    run = make_run("ImageFolder:root=noisy")
+    add_noise(pictures, run.parent / "noisy", noise="shot3", workers=1, progress=False)
+    rows = export(ExportRequest(run, "safetensors", tmp_path / "exported", size_px=56))
+    assert rows[1].images == "an image of the training set"
+    assert "- noise: shot3, stored, seed 42" in (tmp_path / "exported" / "README.md").read_text(encoding="utf-8")
 
 
 def test_records_of_another_run_are_not_taken(run: Path, tmp_path: Path) -> None:

@@ -76,9 +76,11 @@ class Scenario:
     dear_prints: Sequence[str] = ()
 
     def commands(self, *, dear: bool) -> list[Command]:
-        """Those that are not marked; with ``dear`` all of them, otherwise the quick ones."""
+        """Those that are not marked; with ``dear`` all of them, otherwise the quick ones. An estimate is made once."""
         able = [command for command in commands(ROOT / self.page) if not command.needs]
-        return [command for command in able if dear or not self.is_dear(command)]
+        estimates = {command.text: command for command in reversed(able) if "--estimate" in command.text}
+        once = [command for command in able if estimates.get(command.text, command) is command]
+        return [command for command in once if dear or not self.is_dear(command)]
 
     def is_dear(self, command: Command) -> bool:
         if "dinov2-noise train " in command.text and "--estimate" not in command.text:

@@ -53,7 +53,14 @@ def install(folder: Path) -> Iterator[Path]:
 def serve(path: str) -> None:
     """Fork for each call until this process is ended, or the one that started it is gone."""
     starter = os.getppid()
-    # Not dinov2: each call decides where that is.
+    # What commands would import one after the other, seconds each. Not dinov2: each call decides where that is.
+    import omegaconf  # noqa: F401
+    import pydicom  # noqa: F401
+    import scipy.ndimage
+    import scipy.optimize
+    import scipy.stats  # noqa: F401
+    import torch._dynamo  # every optimizer imports it
+    import torch.distributed.fsdp
     import torch.utils.tensorboard  # noqa: F401
 
     import dinov2_noise.cli
