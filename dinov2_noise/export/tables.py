@@ -163,21 +163,23 @@ class _Parquet:
         self._arrow: Any = require("pyarrow", "parquet", "a Parquet table")
         self._path, self._plan = path, plan
         self._writer: Any = None
-        self._waiting: list[Any] = []
-        self._numbers = 0
+        self._group = np.empty((0, 0), np.float32)
+        self._paths: list[str] = []
+        self._labels: list[str | None] = []
 
     def add(self, values: NDArray[np.float32], paths: Sequence[str], labels: Sequence[str | None]) -> None:
-        arrow, width = self._arrow, int(values[0].size)
         if self._writer is None:
-            self._open(values.shape[1:], width)
-        columns = [arrow.array(list(paths), arrow.string())]
-        if self._plan.has_labels:
-            columns.append(arrow.array(list(labels), arrow.string()))
-        columns.append(arrow.FixedSizeListArray.from_arrays(arrow.array(values.reshape(-1), arrow.float32()), width))
-        self._waiting.append(arrow.record_batch(columns, schema=self._schema))
-        self._numbers += values.size
-        if self._numbers >= _GROUP_NUMBERS:
-            self._flush()
+            self._open(values.shape[1:], int(values[0].size))
+        start = 0
+        while start < len(values):
+            begin = len(self._paths)
+            some = slice(start, start + len(self._group) - begin)
+            self._paths += paths[some]
+            self._labels += labels[some]
+            self._group[begin : len(self._paths)] = values[some].reshape(-1, self._group.shape[1])
+            start = some.stop
+            if len(self._paths) == len(self._group):
+                self._flush()
 
     def _open(self, shape: Sequence[int], width: int) -> None:
         arrow = self._arrow
@@ -186,15 +188,23 @@ class _Parquet:
         fields = [("path", arrow.string()), *labels, ("feature", arrow.list_(arrow.float32(), width))]
         self._schema = arrow.schema(fields, metadata={METADATA_KEY: json.dumps(metadata).encode()})
         self._writer = require("pyarrow.parquet", "parquet", "a Parquet table").ParquetWriter(self._path, self._schema)
+        # One array for all groups: batches kept one by one between those of images would leave holes that add up.
+        self._group = np.empty((max(1, min(self._plan.largest, _GROUP_NUMBERS // width)), width), np.float32)
 
     def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(self._arrow.Table.from_batches(self._waiting))
-        self._waiting, self._numbers = [], 0
+        arrow, width = self._arrow, self._group.shape[1]
+        columns = [arrow.array(self._paths, arrow.string())]
+        if self._plan.has_labels:
+            columns.append(arrow.array(self._labels, arrow.string()))
+        numbers = arrow.array(self._group[: len(self._paths)].reshape(-1), arrow.float32())
+        columns.append(arrow.FixedSizeListArray.from_arrays(numbers, width))
+        self._writer.write_table(arrow.Table.from_arrays(columns, schema=self._schema))
+        self._paths, self._labels = [], []
 
     def close(self) -> None:
         if self._writer is not None:
-            self._flush()
+            if self._paths:
+                self._flush()
             self._writer.close()
 
     def abandon(self) -> None:

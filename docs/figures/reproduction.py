@@ -56,9 +56,9 @@ def _noise(record: Record) -> str:
 
 
 def floors(own: Sequence[Group]) -> dict[str, float]:
-    """Of the noisy images; each probe has its own for colours."""
+    """Of the noisy images, by the same probe; the first seed was probed with --random-floor."""
     given: Mapping[str, Any] = next(group for group in own if group.arm == "noisy").records[0].details["floors"]
-    return {"chance": given["chance"], "colour alone": given["colour"]}
+    return {"chance": given["chance"], "random network": given["random"], "colour alone": given["colour"]}
 
 
 def result_table() -> str:

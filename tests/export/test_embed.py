@@ -26,7 +26,7 @@ from dinov2_noise.errors import (
     OutputFolderError,
     WriteError,
 )
-from dinov2_noise.export import EmbedRequest, embed
+from dinov2_noise.export import EmbedRequest, embed, embedding, tables
 from dinov2_noise.noise import add_noise
 
 pytestmark = pytest.mark.upstream
@@ -65,6 +65,27 @@ def test_parquet_holds_the_features_in_order(request_for: EmbedRequest, pictures
     assert said["preprocessing"]["size_px"] == 56
     assert said["versions"]["torch"] == torch.__version__
     assert "label" not in pq.read_schema(request_for.out).names
+
+
+@pytest.mark.parametrize(("rows_at_once", "groups"), [(2, 4), (7, 1), (3, 3)])
+def test_parquet_is_written_group_by_group(
+    rows_at_once: int, groups: int, request_for: EmbedRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = request_for.out.with_name("whole.parquet")
+    embed(replace(request_for, out=whole))
+    monkeypatch.setattr(tables, "_GROUP_NUMBERS", rows_at_once * 192 + 5)
+    embed(request_for)
+    assert pq.ParquetFile(request_for.out).num_row_groups == groups
+    assert rows(request_for.out)[0] == rows(whole)[0]
+    assert np.array_equal(rows(request_for.out)[1], rows(whole)[1])
+
+
+def test_features_do_not_keep_the_other_tokens_in_memory(run: Path) -> None:
+    found = dinov2_noise.load(run, size_px=56)([picture((64, 64), 1), picture((64, 64), 2)])
+    for choice in embedding.TOKEN_CHOICES[:3]:
+        chosen = embedding._chosen(found, choice)
+        assert not np.shares_memory(chosen, found.cls.numpy())
+        assert chosen.flags.c_contiguous
 
 
 def test_npz_and_npy_hold_the_same(request_for: EmbedRequest) -> None:
