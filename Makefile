@@ -24,7 +24,7 @@ demo: $(UPSTREAM)  ## Noisy photographs to noise-robust features, with a report:
 	$(BIN)/dinov2-noise demo demo-output
 
 # One file's tests share their trainings, so a process takes files; and one thread each, for the cores are taken.
-test: $(UPSTREAM)  ## All tests but the slow ones, on all cores: about ten minutes on two
+test: $(UPSTREAM)  ## All tests but the slow ones, on all cores: about 15 minutes on two
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test-slow: $(UPSTREAM)  ## The slow tests
