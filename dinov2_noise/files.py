@@ -253,14 +253,19 @@ class OutputFolder:
                 f"output folder {self.path} was written by `dinov2-noise {manifest.get('command')}`: choose "
                 "another folder"
             )
-        theirs, ours = manifest.get("parameters", {}), json.loads(json.dumps(dict(self.parameters)))
-        differing = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+        differing = differences(manifest.get("parameters", {}), self.parameters)
         if differing:
-            rows = "".join(f"\n  {key}: there {theirs.get(key)!r}, now {ours.get(key)!r}" for key in differing)
             raise OutputFolderError(
-                f"output folder {self.path} already holds other results:{rows}\n"
+                f"output folder {self.path} already holds other results:{differing}\n"
                 "Choose another folder, or delete that one if its content is no longer needed."
             )
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """A line for each key whose value is another one than in the JSON that was written; empty if there is none."""
+    ours = json.loads(json.dumps(dict(now)))
+    differing = [key for key in sorted({*there, *ours}) if there.get(key) != ours.get(key)]
+    return "".join(f"\n  {key}: there {there.get(key)!r}, now {ours.get(key)!r}" for key in differing)
 
 
 def source_identity(folder: Path) -> dict[str, Any]:

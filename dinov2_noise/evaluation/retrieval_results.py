@@ -16,7 +16,7 @@ from dinov2_noise.evaluation.records import Record, versions
 from dinov2_noise.evaluation.retrieval_cache import Features
 from dinov2_noise.evaluation.retrieval_scores import PROTOCOLS, ProtocolScore, rank, score_all
 from dinov2_noise.evaluation.retrieval_truth import GroundTruth
-from dinov2_noise.files import write_json
+from dinov2_noise.files import differences, write_json
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,11 @@ class Evaluation:
             there = _settings(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return  # there is none, or it is damaged
-        now = _settings(json.loads(json.dumps(self._common(query, database))))
-        differing = [key for key in sorted({*there, *now}) if there.get(key) != now.get(key)]
+        differing = differences(there, _settings(self._common(query, database)))
         if differing:
-            rows = "".join(f"\n  {key}: there {there.get(key)!r}, now {now.get(key)!r}" for key in differing)
             raise OutputFolderError(
-                f"{file} already holds the result of something else:{rows}\nGive the model another --name, choose "
-                "another --output, or delete that file."
+                f"{file} already holds the result of something else:{differing}\nGive the model another --name, "
+                "choose another --output, or delete that file."
             )
 
     def _file(self, stem: str, output: Path) -> Path:

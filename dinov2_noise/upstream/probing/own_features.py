@@ -135,10 +135,6 @@ class FeatureStore:
         """
         return torch.cat([self._colours(batch) for batch in self._batches(dataset, what)])
 
-    def has(self, dataset: str) -> bool:
-        """Whether they are kept."""
-        return self._path(dataset).is_file()
-
     def _path(self, dataset: str) -> Path:
         images = {**dataset_identity(dataset), "files": files_state(dataset)}
         parts = (sorted(self.identity().items()), sorted(images.items()))
