@@ -23,9 +23,11 @@ help:  ## Show this list
 demo: $(UPSTREAM)  ## Noisy photographs to noise-robust features, with a report: about 10 minutes on 2 CPU cores
 	$(BIN)/dinov2-noise demo demo-output
 
-# One file's tests share their trainings, so a process takes files; and one thread each, for the cores are taken.
+# One file's tests share their trainings, so a process takes files, in the order of tests/conftest.py; and one thread each, for
+# the cores are taken.
 test: $(UPSTREAM)  ## All tests but the slow ones, on all cores: about 15 minutes on two
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist loadfile \
+		--no-loadscope-reorder
 
 test-slow: $(UPSTREAM)  ## The slow tests
 	$(BIN)/python -m pytest -m slow
