@@ -76,11 +76,12 @@ def write_run(
     return folder
 
 
-def write_monitor(folder: Path) -> None:
-    """Three measurements, as a run with a section ``monitor`` writes them."""
+def write_monitor(folder: Path, iterations: Sequence[int] = (0, 20, 40), **further: float) -> None:
+    """Measurements as a run with a section ``monitor`` writes them."""
     lines = []
-    for number, iteration in enumerate((0, 20, 40)):
+    for number, iteration in enumerate(iterations):
         values = {"knn_top1/clean": 0.5 + number / 10, "knn_top1/noisy": 0.3 + number / 10, "rank_me/noisy": 9.0}
+        values |= further
         counts = {"train": 20, "val": 10}
         lines.append(
             {"iteration": iteration, "stage": "denoised", "seconds": 1.0, "values": values, "n_images": counts}

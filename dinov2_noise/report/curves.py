@@ -63,8 +63,10 @@ def curves_section(runs: Sequence[Run]) -> Section:
     switches = switch_labels(shown)
     blocks += _figure(_loss_panels(shown), switches, "Losses", _LOSS_CAPTION + _seeds(shown))
     blocks += _figure(_schedule_panels(shown), switches, "Schedules", _SCHEDULE_CAPTION)
-    measured = _figure(_monitor_panels(shown), switches, "Measured while training", _MONITOR_CAPTION)
-    blocks += measured or [Missing(_NO_MONITOR, _MONITOR_COMMAND)]
+    if any(len(run.monitor) > 1 for run in shown):  # one measurement is told by the table below
+        blocks += _figure(_monitor_panels(shown), switches, "Measured while training", _MONITOR_CAPTION)
+    elif not any(run.monitor for run in shown):
+        blocks.append(Missing(_NO_MONITOR, _MONITOR_COMMAND))
     blocks += _figure(_sign_panels(shown), switches, "Health signs", _SIGN_CAPTION)
     blocks += _monitor_table(shown)
     return Section("curves", "Curves", blocks)
@@ -252,7 +254,12 @@ def _monitor_table(runs: Sequence[Run]) -> list[Block]:
 def _shown(key: str, value: Any) -> str:
     if not _is_number(value):
         return "–"
-    return f"{100 * value:.1f}" if "top1" in key else f"{value:.3g}"
+    metric = key.partition("/")[0]
+    text = f"{100 * value:.1f}" if "top1" in metric else f"{value:.{_DECIMALS.get(metric, 3)}f}"
+    return text.replace("-", "−")
+
+
+_DECIMALS = {"rank_me": 1, "uniformity": 2}
 
 
 def _sign_panels(runs: Sequence[Run]) -> list[Panel]:

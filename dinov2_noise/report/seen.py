@@ -12,7 +12,7 @@ from PIL import Image
 
 from dinov2_noise.errors import DinoNoiseError
 from dinov2_noise.report.arms import arm_names
-from dinov2_noise.report.figures import as_webp, contact_sheet
+from dinov2_noise.report.figures import as_webp, contact_sheet, shortened
 from dinov2_noise.report.html import Block, FigureBlock, Missing, Section
 from dinov2_noise.report.images import training_string
 from dinov2_noise.report.runs import CONFIG, Run
@@ -89,7 +89,8 @@ def _drawn(run: Run) -> tuple[bytes, list[str]]:
         for draw in preview.first_draws(number, SAMPLES, world_size=_world_size(run)):
             crops = preview.crops(draw)
             rows.append([crops.get(name, []) for name in ("global_crops", "global_crops_anchor", "local_crops")])
-            labels.append(f"{stage.name}\n{Path(preview.dataset.relative_path(draw.index)).stem[-14:]}")
+            name = Path(preview.dataset.relative_path(draw.index)).stem
+            labels.append(f"{stage.name}\n{shortened(name, 14)}")
     twins = any(anchored for _, anchored, _ in rows)
     columns = ["student:\nglobal crop", "student:\nglobal crop"]
     columns += ["anchor:\nits twin", "anchor:\nits twin"] if twins else []

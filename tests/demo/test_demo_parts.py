@@ -65,14 +65,23 @@ def test_all_arms_have_the_same_budget() -> None:
     assert len(PICTURES) == 12
 
 
-def test_config_of_an_arm_is_guarded_and_saves_at_its_end(tmp_path: Path) -> None:
+def test_config_of_an_arm_is_guarded_and_saves_a_teacher_at_its_end(tmp_path: Path) -> None:
     recipe = Recipe.load()
     recipe.write_config(recipe.arms[3], "ImageNet:split=TRAIN:root=r:denoised=d", tmp_path / "nct.yaml")
     text = (tmp_path / "nct.yaml").read_text()
     assert f"scaling_rule: ${{{GUARD}:sqrt_wrt_1024}}" in text
     config = OmegaConf.load(tmp_path / "nct.yaml")
-    assert config.evaluation.eval_period_iterations == recipe.iterations == 200
+    assert recipe.iterations == 200
+    assert config.evaluation.eval_period_iterations == 40
     assert config.curriculum.stages[1].anchor.weight == 1.0
+
+
+def test_a_demo_without_a_fifth_is_measured_at_its_end() -> None:
+    content = OmegaConf.merge(
+        Recipe.load().content, {"training": {"optim": {"epochs": 7}, "train": {"OFFICIAL_EPOCH_LENGTH": 3}}}
+    )
+    assert isinstance(content, DictConfig)
+    assert Recipe(content).measure_period == 21
 
 
 @pytest.mark.slow

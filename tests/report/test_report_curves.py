@@ -97,7 +97,18 @@ def test_measurements_are_in_per_cent_and_by_images(shown: tuple[Section, list[F
         "k-NN top-1 (%), noisy",
         "RankMe, noisy",
     ]
-    assert list(table.rows[0]) == ["nct", "40", "70.0", "50.0", "9"]
+    assert list(table.rows[0]) == ["nct", "40", "70.0", "50.0", "9.0"]
+
+
+def test_one_measurement_is_no_curve(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "nct", entries=[entry(0)])
+    further = {"uniformity/noisy": -2.4, "twin_agreement": 0.6}
+    write_monitor(folder, [49], **further)
+    section = curves.curves_section([read_run(folder, "nct")])
+    assert "Measured while training" not in [block.title for block in section.blocks if isinstance(block, FigureBlock)]
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    assert list(table.rows[0]) == ["nct", "49", "50.0", "30.0", "9.0", "−2.40", "0.600"]
+    assert not any("monitor.jsonl" in block.text for block in section.blocks if isinstance(block, Missing))
 
 
 def test_what_is_missing_is_named_with_its_command(tmp_path: Path) -> None:
