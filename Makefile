@@ -20,7 +20,7 @@ endif
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | column -t -s @
 
-demo: $(UPSTREAM)  ## Noisy photographs to noise-robust features, with a report: about 10 minutes on 2 CPU cores
+demo: $(UPSTREAM)  ## Noisy photographs to noise-robust features, with a report: 10 to 13 minutes on 2 CPU cores
 	$(BIN)/dinov2-noise demo demo-output
 
 # One file's tests share their trainings, so a process takes files, in the order of tests/conftest.py; and one thread each, for

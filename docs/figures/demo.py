@@ -1,4 +1,4 @@
-"""docs/img/demo-losses.png: the report's loss curves of the demo's four arms.
+"""docs/img/demo-losses.png and demo-measured.png: two figures of the report on the demo's four arms.
 
 Usage: python docs/figures/demo.py demo-output. Seconds.
 """
@@ -15,19 +15,26 @@ from dinov2_noise.report.collect import collect
 from dinov2_noise.report.curves import curves_section
 from dinov2_noise.report.html import FigureBlock
 
-TARGET = Path(__file__).parent.parent / "img" / "demo-losses.png"
+IMAGES = Path(__file__).parent.parent / "img"
+PICTURES = {"Losses": "demo-losses.png", "Measured while training": "demo-measured.png"}
 WIDTH_PX = 1350
-COLOURS = 128  # of the picture, so that it stays small
+COLOURS = 128  # of a picture, so that it stays small
 
 
-def losses(output: Path) -> Image.Image:
-    """The first figure of the report's section on curves."""
-    section = curves_section(collect([output / "runs"]).runs)
-    figure = next(block for block in section.blocks if isinstance(block, FigureBlock))
-    drawn = Image.open(io.BytesIO(figure.picture)).convert("RGB")
+def figures(output: Path) -> dict[str, Image.Image]:
+    """Those of the report's section on curves, by their titles."""
+    blocks = curves_section(collect([output / "runs"]).runs).blocks
+    return {block.title: _opened(block.picture) for block in blocks if isinstance(block, FigureBlock)}
+
+
+def _opened(picture: bytes) -> Image.Image:
+    drawn = Image.open(io.BytesIO(picture)).convert("RGB")
     return drawn.resize((WIDTH_PX, round(drawn.height * WIDTH_PX / drawn.width)), Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":
-    losses(Path(sys.argv[1])).quantize(COLOURS, dither=Image.Dither.NONE).save(TARGET, optimize=True)
-    print(f"{TARGET}: {TARGET.stat().st_size // 1000} kB")
+    drawn = figures(Path(sys.argv[1]))
+    for title, name in PICTURES.items():
+        target = IMAGES / name
+        drawn[title].quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+        print(f"{target}: {target.stat().st_size // 1000} kB")
