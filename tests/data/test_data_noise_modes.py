@@ -48,9 +48,10 @@ def _batches(text: str, *, workers: int = 0, start: int = 0, method: str | None 
     dataset = make(text, Sample(), knows_epoch=True)
     curriculum = curriculum or _curriculum()
     dataset.view_loader = StagedViews(curriculum, SEED)
-    sampler = CurriculumSampler(IMAGES, BATCH, curriculum, SEED, start)
-    loader = DataLoader(dataset, BATCH, sampler=sampler, num_workers=workers, multiprocessing_context=method)
-    return [sample for sample, _ in islice(loader, 8 - start)]
+    # As many draws as are wanted: a spawned worker that is stopped while it works may end by abort (PyTorch's loader).
+    draws = list(islice(CurriculumSampler(IMAGES, BATCH, curriculum, SEED, start), (8 - start) * BATCH))
+    loader = DataLoader(dataset, BATCH, sampler=draws, num_workers=workers, multiprocessing_context=method)
+    return [sample for sample, _ in loader]
 
 
 def _draws(curriculum=None):
