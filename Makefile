@@ -45,8 +45,8 @@ docs: $(VENV)/.installed  ## The documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: $(VENV)/.installed  ## Show the site at http://127.0.0.1:8000 while you write; PORT=8001 for another port
-	@$(BIN)/python -c 'import socket, sys; taken = socket.socket().connect_ex(("127.0.0.1", $(PORT))) == 0; \
-		sys.exit("port $(PORT) is taken by another program: make docs-serve PORT=$$(($(PORT) + 1))" if taken else 0)'
+	@$(BIN)/python -c 'import socket, sys; port = $(PORT); taken = socket.socket().connect_ex(("127.0.0.1", port)) == 0; \
+		sys.exit(f"port {port} is taken by another program: make docs-serve PORT={port + 1}" if taken else 0)'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:$(PORT)
 
 clean:  ## Remove what make created
@@ -65,7 +65,8 @@ $(VENV)/.upstream: $(VENV)/.installed requirements/dinov2-wheel.txt
 	touch $@
 
 checkout: $(VENV)/.installed
-	@test -f '$(DINOV2)/dinov2/__init__.py' || { echo 'DINOV2=$(DINOV2) is not a DINOv2 checkout (no dinov2/__init__.py there)'; exit 1; }
+	@test -f '$(DINOV2)/dinov2/__init__.py' || { echo 'DINOV2=$(DINOV2) is not a DINOv2 checkout (no dinov2/__init__.py there):' \
+		'make test DINOV2=PATH_TO_DINOV2'; exit 1; }
 	rm -rf $(CHECKOUT) && mkdir -p $(CHECKOUT)
 	cp -R '$(DINOV2)/dinov2' $(CHECKOUT)/dinov2
 	$(BIN)/dinov2-noise patch $(CHECKOUT)
