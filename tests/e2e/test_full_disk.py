@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import mounted
 from PIL import Image
 
@@ -35,7 +36,9 @@ Command = Callable[[Path, Path], object]
 def _apply(source: Path, out: Path) -> None:
     weights = source.with_name("weights.pth")
     if not weights.exists():
-        save_checkpoint(weights, UNet(n_feature=4))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # 948 kB of output; other weights give even images that the small disk can hold
+            save_checkpoint(weights, UNet(n_feature=4))
     apply_denoiser(source, out, weights=weights, batch_size=8, device="cpu", progress=False)
 
 
